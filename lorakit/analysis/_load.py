@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from lorakit.adapters.attach import attach_adapter, factors
+from lorakit.adapters.attach import factors, method_in
 from lorakit.adapters.files import AdapterFile
 from lorakit.analysis._change import Change
 from lorakit.analysis._sites import SiteFilter
 from lorakit.bases.base import Base
-from lorakit.bases.load import load, load_dequantized
 from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, Site, select
 from lorakit.runs.folder import is_run, is_seed
 from lorakit.runs.pointer import Pointer
-from lorakit.runs.source import Source, load_source, open_source
+from lorakit.runs.source import Source, is_plain_model, load_source, open_source
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class AnalysedRun:
 
 @dataclass(frozen=True)
 class RunChanges(AnalysedRun):
-    """dW at every site of an adapter, or in every linear layer of a fully fine-tuned model."""
+    """dW at every site of an adapter, or in every linear layer that was trained in place."""
 
     changes: list[Change]
 
@@ -86,6 +88,20 @@ class AdaptedRun(AnalysedRun):
     attachment: Attachment
     sites: list[Site]
     """The weights that the method changes, as far as the request names them."""
+
+    def changes(self) -> list[Change]:
+        """dW of every site, as factors where the method has them. AdapterError: it has no dW."""
+        if isinstance(self.attachment, ReparamAttachment):
+            deltas = self.attachment.deltas
+            return [_change_of(site, deltas[site.name]) for site in self.sites]
+        if not isinstance(self.attachment, SubsetAttachment):
+            raise _without_changes(self.path, self.attachment)
+        with self.attachment.off():
+            before = [_weight(site).clone() for site in self.sites]
+        return [
+            Change(site.name, dense=_weight(site) - w, base=w)
+            for site, w in zip(self.sites, before, strict=True)
+        ]
 
     def without_model(self) -> AnalysedRun:
         """The names only, so that the model can be freed before the next run is loaded."""
@@ -106,22 +122,22 @@ def load_changes(
         raise AdapterError(
             f"{run.path} was trained with {method}; this analysis is for {' and '.join(methods)}"
         )
-    if method == "lora":
-        changes = _lora_changes(source, run, needs_base, sites)
-    elif method == "full":
-        changes = _full_changes(source, run, sites)
+    if method == "lora" and not needs_base:
+        rank, changes = _factors_alone(source, adapter, run, sites)
     else:
-        changes = _other_changes(source, run, sites)
-    # targets may have ranks of their own
-    ranks = [len(change.factors[1]) for change in changes if change.factors is not None]
-    return RunChanges(source, _name_of(adapter), method, max(ranks, default=None), changes)
+        adapted = load_adapted(run, sites)
+        rank, changes = adapted.rank, adapted.changes()
+    return RunChanges(source, _name_of(adapter), method, rank, changes)
 
 
 def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
     """The run with its adapter on the base, in evaluation mode. Errors: as `load_changes`."""
     source, adapter, method = _opened(run)
-    # the last layer of a fast encoder computes the first position only
-    base, attachment = load_source(source, source.model, run.any_base, dequantize=True, fast="off")
+    with _option_named(run):
+        # the last layer of a fast encoder computes the first position only
+        base, attachment = load_source(
+            source, source.model, run.any_base, dequantize=True, fast="off"
+        )
     assert attachment is not None
     base.model.eval()
     changed = attachment.sites or _changed_by_subset(base, attachment, run.path)
@@ -151,27 +167,20 @@ def seeds_of(run: Pointer) -> list[Pointer]:
 
 
 def _opened(run: Pointer) -> tuple[Source, AdapterFile, str]:
-    """The run's source, its adapter, and the name of its method."""
-    if (Path(run.path) / "config.json").is_file():
+    """The run's source, its adapter, and the name of its method. AdapterError: a plain model."""
+    source = None if is_plain_model(Path(run.path)) else open_source(run)
+    if source is None or source.adapter is None:
         raise AdapterError(
             f"{run.path} is a plain model, and the base that it was trained from is not known; "
             "give a run or an adapter"
         )
-    source = open_source(run)
-    adapter = _adapter_of(source)
-    method = adapter.about.method.get("name", "") if adapter.about else "lora"
-    return source, adapter, method
+    return source, source.adapter, method_in(source.adapter).name
 
 
 def _largest_rank(attachment: ReparamAttachment) -> int | None:
     pairs = [delta.factors() for delta in attachment.deltas.values()]
     ranks = [len(pair[0]) for pair in pairs if pair is not None]
     return max(ranks) if len(ranks) == len(pairs) and ranks else None
-
-
-def _adapter_of(source: Source) -> AdapterFile:
-    assert source.adapter is not None  # only a plain model has none, and that is refused first
-    return source.adapter
 
 
 def _name_of(adapter: AdapterFile) -> str:
@@ -181,61 +190,35 @@ def _name_of(adapter: AdapterFile) -> str:
     return adapter.folder.name
 
 
-def _load_base(source: Source, run: Pointer, needs_weights: bool) -> Base:
-    spec = source.model
-    load_it = outline
-    if needs_weights:
-        load_it = load_dequantized if spec.quantize else load
+@contextmanager
+def _option_named(run: Pointer) -> Iterator[None]:
+    """Inside, the error of a base that is not available says which option names another."""
     try:
-        return load_it(spec, source.head, source.labels)
+        yield
     except ModelError as error:
         raise type(error)(
             f"{run.path}: {error} `lorakit analyze` takes it with --model."
         ) from error
 
 
-def _lora_changes(
-    source: Source, run: Pointer, needs_base: bool, sites: SiteFilter
-) -> list[Change]:
-    base = _load_base(source, run, needs_base)
-    found = factors(
-        _adapter_of(source),
-        base.model,
-        base.roles,
-        base.newly_initialised,
-        check_base=needs_base and not run.any_base,
-    )
+def _factors_alone(
+    source: Source, adapter: AdapterFile, run: Pointer, sites: SiteFilter
+) -> tuple[int, list[Change]]:
+    """The largest rank of a LoRA adapter, and its changes by the shapes of the base alone."""
+    with _option_named(run):
+        base = outline(source.model(run), source.head, source.labels)
+    found = factors(adapter, base.model, base.roles, base.newly_initialised, check_base=False)
     chosen = {site.name for site in sites.apply([site for site, _, _ in found], run.path)}
-    return [
-        Change(site.name, factors=(b, a), base=_weight(site) if needs_base else None)
-        for site, b, a in found
-        if site.name in chosen
-    ]
+    rank = max(len(a) for _, _, a in found)
+    return rank, [Change(s.name, factors=(b, a)) for s, b, a in found if s.name in chosen]
 
 
-def _other_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Change]:
-    """The changes of any other method that computes dW: as factors where it has them."""
-    base = _load_base(source, run, needs_weights=True)
-    attachment = attach_adapter(
-        _adapter_of(source),
-        base.model,
-        base.roles,
-        base.newly_initialised,
-        check_base=not run.any_base,
-    )
-    if not isinstance(attachment, ReparamAttachment):
-        raise _without_changes(run.path, attachment)
-    found = []
-    for site in sites.apply(attachment.sites, run.path):
-        delta = attachment.deltas[site.name]
-        pair = delta.factors()
-        if pair is None:
-            found.append(Change(site.name, dense=delta.matrix(), base=_weight(site)))
-        else:
-            a, b, scale = pair
-            factors_of_it = (b.detach() * scale, a.detach())
-            found.append(Change(site.name, factors=factors_of_it, base=_weight(site)))
-    return found
+def _change_of(site: Site, delta: MethodDelta) -> Change:
+    pair = delta.factors()
+    if pair is None:
+        return Change(site.name, dense=delta.matrix(), base=_weight(site))
+    a, b, scale = pair
+    return Change(site.name, factors=(b.detach() * scale, a.detach()), base=_weight(site))
 
 
 def _changed_by_subset(base: Base, attachment: Attachment, path: str) -> list[Site]:
@@ -254,27 +237,6 @@ def _without_changes(path: str, attachment: Attachment) -> AdapterError:
         f"{path} was trained with {attachment.method.name}, which does not change a linear weight "
         "by a dW; analyze a run of another method"
     )
-
-
-def _full_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Change]:
-    base = _load_base(source, run, needs_weights=True)
-    # a family names the parts of a fused weight; any other model is read by its linear layers
-    roles = [role for role in ROLES if role in base.roles]
-    every = select(base.model, roles or ["all-linear"], base.roles, skip=base.newly_initialised)
-    chosen = sites.apply(every, run.path)
-    # attaching overwrites the weights that full fine-tuning changed
-    before = [_weight(site).clone() for site in chosen]
-    attach_adapter(
-        _adapter_of(source),
-        base.model,
-        base.roles,
-        base.newly_initialised,
-        check_base=not run.any_base,
-    )
-    return [
-        Change(site.name, dense=_weight(site) - w, base=w)
-        for site, w in zip(chosen, before, strict=True)
-    ]
 
 
 def _weight(site: Site) -> Tensor:

@@ -140,9 +140,8 @@ def picture(found: Sequence[Ablated]) -> Picture:
 
 def answer(request: Request) -> Findings:
     """The losses of one run with parts of its change. Option: rows."""
-    pointer = request.runs[0]
-    changes = {change.site: change for change in request.load(pointer, READS).changes}
-    run = request.adapted(pointer)
+    run = request.adapted(request.runs[0])
+    changes = {change.site: change for change in run.changes()}
     recipe = recipe_of(run)
     split = selecting_split(recipe.task, "the analysis")
     items = encoded(run, recipe, split, int(request.options.get("rows", ROWS)))

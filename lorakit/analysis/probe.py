@@ -156,14 +156,12 @@ def picture(found: Sequence[Probe], tokens: Sequence[str]) -> Picture:
 def answer(request: Request) -> Findings:
     """The readings of one run at every site."""
     texts = read_texts(request.text)
-    pointer = request.runs[0]
-    changes = {change.site: change for change in request.load(pointer, READS).changes}
-    run = request.adapted(pointer)
+    run = request.adapted(request.runs[0])
+    changes = run.changes()
     inputs, tokens = _run_texts(run, texts)
     found = [
-        probe(changes[site.name], inputs[site.path], tokens)
-        for site in run.sites
-        if site.name in changes
+        probe(change, inputs[site.path], tokens)
+        for site, change in zip(run.sites, changes, strict=True)
     ]
     return Findings(
         [run.without_model()],

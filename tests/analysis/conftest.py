@@ -56,6 +56,8 @@ def runs(tmp_path_factory, trained) -> Runs:
             "mixed": train("method.targets=[{match: query, r: 2}, {match: mlp_in, r: 4}, value]"),
             "full": train("method={name: full}", "train.learning_rate=5e-5"),
             "hira": train("method={name: hira, r: 4}", "train.max_steps=4"),
+            "dora": train("method={name: dora, r: 2}", "train.max_steps=4"),
+            "top_layers": train("method={name: top_layers}", "train.max_steps=4"),
             "bitfit": train("method={name: bitfit}"),
             "gpt2": train("train.max_steps=4", recipe="quickstart_generate"),
         }

@@ -9,7 +9,7 @@ from lorakit.analysis._base import Request
 from lorakit.analysis._change import Change
 from lorakit.analysis._sites import SiteFilter
 from lorakit.analysis._text import ExampleLoss
-from lorakit.analysis.ablation import READS, ablations, shifted
+from lorakit.analysis.ablation import ablations, shifted
 from lorakit.analysis.forgetting import change_of
 from lorakit.analysis.leakage import encoded, recipe_of
 from lorakit.runs.pointer import Pointer
@@ -19,7 +19,7 @@ from lorakit.runs.pointer import Pointer
 def loaded(runs):
     request = Request([Pointer(str(runs["narrow"]))], SiteFilter())
     run = request.adapted(request.runs[0])
-    changes = {change.site: change for change in request.load(request.runs[0], READS).changes}
+    changes = {change.site: change for change in run.changes()}
     ids = torch.tensor([[2, 5, 9, 4, 3]])
 
     def logits():

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import lorakit
 from lorakit.adapters.attach import factors
 from lorakit.adapters.files import PEFT_FILE, read_adapter
+from lorakit.analysis import _load
 from lorakit.analysis._load import load_changes
 from lorakit.analysis._sites import SiteFilter
 from lorakit.analysis.subspace import similarity
@@ -22,6 +24,7 @@ from lorakit.methods import methods
 from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
+from lorakit.runs.source import Source
 from tests.attaching import attach_saved
 
 
@@ -157,8 +160,6 @@ def test_an_adapter_folder_needs_no_run(runs, lorakit_cli, tmp_path):
 
 def test_an_adapter_of_peft(runs, lorakit_cli, tmp_path):
     """Without lorakit's header: the sites are its modules."""
-    from safetensors.torch import save_file
-
     folder = Path(shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "mine"))
     tensors = read_adapter(folder).tensors
     save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
@@ -167,6 +168,58 @@ def test_an_adapter_of_peft(runs, lorakit_cli, tmp_path):
         "analyze", "rank", folder, "--model", "lorakit:tiny_encoder", "--json", "--out", tmp_path
     ).json
     assert list(theirs["found"].values()) == list(ours.values())
+
+
+def test_a_method_of_peft_keeps_its_name(runs, lorakit_cli, tmp_path):
+    """An adapter without lorakit's header is not called a LoRA."""
+    folder = Path(shutil.copytree(runs["dora"] / "seed0" / "adapter", tmp_path / "mine"))
+    save_file(read_adapter(folder).tensors, folder / PEFT_FILE, metadata={"format": "pt"})
+    given = ["--model", "lorakit:tiny_encoder", "--out", tmp_path / "out"]
+    done = lorakit_cli("analyze", "norms", folder, *given, "--json")
+    assert done.code == 0, done.err
+    assert [run["method"] for run in done.json["runs"]] == ["dora"]
+    ours = lorakit_cli("analyze", "norms", runs["dora"], "--out", tmp_path / "out", "--json")
+    assert done.json["found"] == ours.json["found"]
+    refused = lorakit_cli("analyze", "subspace", folder, folder, *given)
+    assert refused.code == AdapterError.exit_code
+    assert "dora" in refused.err
+
+
+def test_layers_that_were_trained_in_place_have_a_change(runs):
+    trained = load_changes(Pointer(str(runs["top_layers"])), None, True, SiteFilter(site="query"))
+    change = trained.changes[0]
+    held = trained.source.adapter.tensors[f"{change.site}.weight"]
+    assert torch.equal(change.dense, held - change.base)
+    assert change.dense.abs().max() > 0
+
+
+def test_an_adapter_next_to_a_config_of_its_base_is_read(runs, tmp_path):
+    """Some tools save the configuration of the base with the adapter."""
+    folder = Path(shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "mine"))
+    (folder / "config.json").write_text("{}")
+    assert load_changes(Pointer(str(folder)), ("lora",), False, SiteFilter()).rank == 2
+
+
+def test_a_plain_model_of_the_hub_is_refused(monkeypatch):
+    opened = Source("owner/model", None, None, Path("model-eval"))
+    monkeypatch.setattr(_load, "open_source", lambda run: opened)
+    with pytest.raises(AdapterError, match="owner/model"):
+        load_changes(Pointer("owner/model"), None, True, SiteFilter())
+
+
+@pytest.mark.parametrize("what", ["probe", "ablation"])
+def test_the_base_is_loaded_once(what, runs, lorakit_cli, tmp_path, monkeypatch):
+    loaded = []
+    load_source = _load.load_source
+    monkeypatch.setattr(
+        _load, "load_source", lambda *a, **k: loaded.append(a) or load_source(*a, **k)
+    )
+    text = tmp_path / "text.txt"
+    text.write_text("the juice was good\n")
+    given = ["--text", text] if what == "probe" else ["--rows", 4]
+    done = lorakit_cli("analyze", what, runs["narrow"], *given, "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert len(loaded) == 1
 
 
 WRONG = {
