@@ -9,7 +9,9 @@ tells nothing; 1 separates the two sets. A shift between the two sets is not lea
 of its own before training, which is shown for comparison. The standard error of an AUC near 0.5 is
 sqrt((m + n + 1) / (12 m n)) for m and n examples.
 
-W has the trained head in both, because an untrained head has no likelihoods to compare.
+W has the trained head in both, because an untrained head has no likelihoods to compare. The
+training examples are those that the run's seed drew (`data.sample`), and it must have seen all of
+them: examples that were never trained on would hide a leak.
 
 The likelihood before and after is the differential score that work on the leakage of updates ranks
 sequences by; the AUC is the Mann-Whitney statistic.
@@ -25,6 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._load import AdaptedRun
 from lorakit.analysis._text import example_losses
@@ -34,6 +38,7 @@ from lorakit.evaluation.answers import read_splits, selecting_split
 from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
 from lorakit.report.table import NOTHING, Table
+from lorakit.runs.result import SeedResult
 from lorakit.tasks import Head
 
 WITH_LIKELIHOODS = (Head.CLASSIFICATION, Head.CAUSAL)
@@ -72,10 +77,13 @@ def standard_error(m: int, n: int) -> float:
 
 def roc(members: Sequence[float], others: Sequence[float]) -> tuple[list[float], list[float]]:
     """The shares of others and of members above each threshold, from (0, 0) to (1, 1)."""
-    thresholds = sorted({*members, *others}, reverse=True)
-    x = [sum(value >= limit for value in others) / len(others) for limit in thresholds]
-    y = [sum(value >= limit for value in members) / len(members) for limit in thresholds]
-    return [0.0, *x], [0.0, *y]
+    thresholds = np.unique([*members, *others])[::-1]
+    return _shares_above(thresholds, others), _shares_above(thresholds, members)
+
+
+def _shares_above(thresholds: np.ndarray, values: Sequence[float]) -> list[float]:
+    below = np.searchsorted(np.sort(values), thresholds, side="left")
+    return [0.0, *(1 - below / len(values)).tolist()]
 
 
 def likelihoods(run: AdaptedRun, split: str, items: Sequence[Encoded]) -> Likelihoods:
@@ -93,7 +101,7 @@ def likelihoods(run: AdaptedRun, split: str, items: Sequence[Encoded]) -> Likeli
 
 
 def split_items(run: AdaptedRun, rows: int) -> dict[str, Sequence[Encoded]]:
-    """Examples of the training split and of the first evaluation split, as many of each.
+    """Examples of the training split and of the first evaluation split, at most `rows` of each.
 
     Errors: see `recipe_of`.
     """
@@ -113,12 +121,31 @@ def recipe_of(run: AdaptedRun) -> Recipe:
     return recipe
 
 
+def refuse_unknown_members(run: AdaptedRun) -> None:
+    """AdapterError: it is not known which examples were trained on, or not all were seen."""
+    if run.source.trained_seed is None:
+        raise AdapterError(
+            f"{run.path} is an adapter without its run, so it is not known which examples it was "
+            "trained on; give the run folder"
+        )
+    seed = SeedResult.read(run.source.notebook.parent / "result.json")
+    epochs = seed.epochs if seed.best_epoch is None else seed.best_epoch
+    if epochs < 1:
+        raise AdapterError(
+            f"{run.path} was trained for {epochs:.3g} epochs, so it has not seen every training "
+            "example; give a run of one epoch or more"
+        )
+
+
 def encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> Sequence[Encoded]:
-    """Examples of one split, at most `rows`."""
+    """Examples of one split, at most `rows`; of the training split, those that the seed drew."""
     examples = read_splits(recipe.task, recipe.data, [split])[split]
+    seed = run.source.trained_seed
+    if split == recipe.task.train_split and seed is not None:
+        examples = recipe.data.drawn(examples, seed)
     # evenly spread: a file may be in the order of its labels
-    step = max(1, len(examples) // rows)
-    chosen = examples[::step][:rows]
+    count = min(rows, len(examples))
+    chosen = [examples[i * len(examples) // count] for i in range(count)]
     return encode(chosen, run.base.tokenizer, recipe.task.head, recipe.data)
 
 
@@ -158,6 +185,8 @@ def picture(found: Sequence[Likelihoods]) -> Picture:
 def answer(request: Request) -> Findings:
     """The likelihoods of one run's training and held-out examples. Option: rows."""
     run = request.adapted(request.runs[0])
+    recipe_of(run)
+    refuse_unknown_members(run)
     rows = int(request.options.get("rows", ROWS))
     found = [likelihoods(run, split, items) for split, items in split_items(run, rows).items()]
     members, others = found

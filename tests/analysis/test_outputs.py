@@ -13,15 +13,26 @@ from torch import nn
 
 from lorakit.adapters.intruders import Damping, damp
 from lorakit.analysis._change import Change
+from lorakit.analysis._load import load_adapted
+from lorakit.analysis._sites import SiteFilter
 from lorakit.analysis._text import ExampleLoss, example_losses
 from lorakit.analysis.dct import dct, energies, kept, sparsity
 from lorakit.analysis.forgetting import mean_loss
 from lorakit.analysis.gradients import numbers_of
-from lorakit.analysis.leakage import auc, roc, standard_error
+from lorakit.analysis.leakage import (
+    auc,
+    encoded,
+    recipe_of,
+    refuse_unknown_members,
+    roc,
+    split_items,
+    standard_error,
+)
 from lorakit.analysis.probe import probe, readings
 from lorakit.analysis.spectra import comparison
 from lorakit.batches import Encoded
-from lorakit.errors import InputError
+from lorakit.errors import AdapterError, InputError
+from lorakit.runs.pointer import Pointer
 from lorakit.tasks import Head
 
 
@@ -120,6 +131,44 @@ def test_the_area_under_the_curve_is_the_auc(draw):
     members, others = (draw(40) + 0.5).tolist(), draw(30).tolist()
     x, y = roc(members, others)
     assert np.trapezoid(y, x) == pytest.approx(auc(members, others))
+
+
+def test_the_curve_has_a_step_at_each_value():
+    x, y = roc([1.0, 2.0, 2.0, 5.0], [2.0, 0.0])
+    assert x == [0, 0, 0.5, 0.5, 1]
+    assert y == [0, 0.25, 0.75, 1, 1]
+
+
+@pytest.fixture
+def sampled(runs):
+    return load_adapted(Pointer(str(runs["sampled"])), SiteFilter())
+
+
+def test_members_are_the_examples_that_the_seed_drew(sampled):
+    recipe = recipe_of(sampled)
+    every = recipe.task.read("train", recipe.data)
+    drawn = {example.id for example in recipe.data.drawn(every, 0)}
+    found = split_items(sampled, 200)
+    assert len(every) == 64
+    assert {item.id for item in found["train"]} == drawn
+    assert len(found["validation"]) == 32
+
+
+def test_a_few_rows_reach_the_end_of_a_split(sampled):
+    """A file may be in the order of its labels."""
+    recipe = recipe_of(sampled)
+    ids = [example.id for example in recipe.task.read("validation", recipe.data)]
+    found = [ids.index(item.id) for item in encoded(sampled, recipe, "validation", 20)]
+    assert found == [i * 32 // 20 for i in range(20)]
+
+
+def test_members_that_are_not_known_are_refused(runs, sampled):
+    with pytest.raises(AdapterError, match=r"0\.667 epochs"):
+        refuse_unknown_members(sampled)
+    folder = runs["lora"] / "seed0" / "adapter"
+    with pytest.raises(AdapterError, match="run folder"):
+        refuse_unknown_members(load_adapted(Pointer(str(folder)), SiteFilter()))
+    refuse_unknown_members(load_adapted(Pointer(str(runs["lora"])), SiteFilter()))
 
 
 # forgetting
