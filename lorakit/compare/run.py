@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.compare.groups import Predictions, RunGroup, load_groups
 from lorakit.compare.significance import Difference, over_examples, over_seeds
 from lorakit.compare.table import EXAMPLES, SEEDS, Compared, RunComparison, corrected
-from lorakit.metrics import Likelihood, Weighted
+from lorakit.metrics import LIKELIHOOD_KEYS, Likelihood, Weighted
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import reference_of
 
@@ -40,7 +40,7 @@ def compare(
     first = groups[0]
     task = first.recipe.task
     rows: list[Compared] = []
-    left_out: dict[str, str] = {}
+    left_out: dict[str, list[str]] = {}
     for second in groups[1:]:
         tested = _tested(first, second, resamples)
         both = (*first.seeds, *second.seeds)
@@ -49,7 +49,7 @@ def compare(
         for metric in sorted(metrics, key=lambda metric: metric != task.primary):
             rows += _rows(first, second, split, metric, tested.get(metric))
             if metric not in tested:
-                left_out[metric] = NOT_RESAMPLED
+                left_out.setdefault(metric, []).append(_why_not((first, second), split, metric))
     notes = [*_unequal_seeds(groups), *_changed_predictions(rows, split), *_limits(groups, split)]
     return RunComparison(
         task=task.name,
@@ -60,20 +60,34 @@ def compare(
         runs={one.name: str(one.folder) for one in groups},
         seeds={one.name: [seed.seed for seed in one.seeds] for one in groups},
         rows=corrected(rows),
-        left_out=left_out,
+        left_out={metric: "; ".join(dict.fromkeys(why)) for metric, why in left_out.items()},
         notes=list(dict.fromkeys(notes)),
     )
 
 
 def _tested(first: RunGroup, second: RunGroup, resamples: int) -> dict[str, Difference]:
-    """Metric -> its difference over examples, where the task can compute it on resamples."""
+    """Metric -> its difference over examples, where it can be computed on resamples."""
     task = first.recipe.task
-    if not hasattr(task, "weighted"):
+    scores = hasattr(task, "weighted") and not task.only_losses
+    losses = _has_losses(first) and _has_losses(second)
+    if not scores and not losses:
         return {}
     ids = list(first.predictions[0])
     # as many seeds as both runs have
     pairs = zip(first.predictions, second.predictions, strict=False)
-    return over_examples([_weighted(task, ids, pair) for pair in pairs], len(ids), resamples)
+    weighted = [_weighted(task if scores else None, ids, pair, losses) for pair in pairs]
+    return over_examples(weighted, len(ids), resamples)
+
+
+def _why_not(runs: Sequence[RunGroup], split: str, metric: str) -> str:
+    """Why a metric was not tested over examples."""
+    absent = [one.name for one in runs if not any(map(math.isfinite, one.scores(split, metric)))]
+    if absent:
+        return f"{' and '.join(absent)} did not record it"
+    if metric in LIKELIHOOD_KEYS:
+        without = " and ".join(one.name for one in runs if not _has_losses(one))
+        return f"{without} did not record the loss of every example"
+    return NOT_RESAMPLED
 
 
 def _rows(
@@ -122,26 +136,24 @@ def _changed_predictions(rows: Sequence[Compared], split: str) -> Iterator[str]:
             )
 
 
-def _weighted(task: Any, ids: Sequence[str], pair: tuple[Predictions, Predictions]) -> Weighted:
+def _weighted(
+    task: Any, ids: Sequence[str], pair: tuple[Predictions, Predictions], losses: bool
+) -> Weighted:
     """The task's metrics, and those of each group of examples, on both runs' predictions.
 
-    The weights are those of all examples of the first run in the order of `ids`, then of all
-    examples of the second.
+    task: None where no metric of it can be computed. losses: with the loss of the references. The
+    weights are those of all examples of the first run in the order of `ids`, then of all examples
+    of the second.
     """
     lines = [found[id] for found in pair for id in ids]
-    # a group, such as the unseen categories of WebNLG, has metrics of its own
-    places: dict[str, list[int]] = {"": list(range(len(lines)))}
-    for i, line in enumerate(lines):
-        if line.get("group"):
-            places.setdefault(f"_{line['group']}", []).append(i)
+    places = {} if task is None else _places(lines)
     metrics: Mapping[str, Weighted] = {
         suffix: task.weighted(
             [lines[i]["prediction"] for i in part], [reference_of(lines[i]) for i in part]
         )
         for suffix, part in places.items()
     }
-
-    likelihood = _likelihood(lines)
+    likelihood = _likelihood(lines) if losses else None
 
     def weighted(weights: ndarray) -> dict[str, ndarray]:
         found = {}
@@ -155,10 +167,27 @@ def _weighted(task: Any, ids: Sequence[str], pair: tuple[Predictions, Prediction
     return weighted
 
 
-def _likelihood(lines: Sequence[Mapping[str, Any]]) -> Weighted | None:
-    """The loss of the references; None where a line does not have it."""
-    if not all(isinstance(line.get("nats"), (int, float)) and line.get("tokens") for line in lines):
-        return None
+def _places(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """The numbers of all lines, and of those of each group by the end of its metrics' names."""
+    # a group, such as the unseen categories of WebNLG, has metrics of its own
+    places: dict[str, list[int]] = {"": list(range(len(lines)))}
+    for i, line in enumerate(lines):
+        if line.get("group"):
+            places.setdefault(f"_{line['group']}", []).append(i)
+    return places
+
+
+def _has_losses(group: RunGroup) -> bool:
+    """Whether the predictions of every seed hold the loss of every example."""
+    return all(
+        isinstance(line.get("nats"), (int, float)) and line.get("tokens")
+        for lines in group.predictions
+        for line in lines.values()
+    )
+
+
+def _likelihood(lines: Sequence[Mapping[str, Any]]) -> Weighted:
+    """The loss of the references."""
     return Likelihood([line["nats"] for line in lines], [line["tokens"] for line in lines]).weigh()
 
 

@@ -107,6 +107,7 @@ def _differences(pairs: Sequence[Weighted], own: ndarray, other: ndarray) -> dic
 def _difference(value: float, drawn: ndarray, swapped: ndarray) -> Difference:
     # the correlation of constants is not defined
     drawn = drawn[np.isfinite(drawn)]
+    swapped = swapped[np.isfinite(swapped)]
     if not math.isfinite(value) or len(drawn) < 2:
         return Difference(value, math.nan, math.nan, math.nan, math.nan)
     # percentiles do not assume a normal distribution, which F1 does not have

@@ -44,7 +44,8 @@ def make_run(tmp_path):
     def make(
         name: str, method: dict[str, Any], answers: dict[int, list[Answer]], **more: Any
     ) -> Path:
-        task = {"name": more.pop("task", "glue/mrpc")}
+        task = more.pop("task", {"name": "glue/mrpc"})
+        kind = tasks.get(task["name"].partition("/")[0])(**task)
         run = tmp_path / name
         seeds = []
         for seed, found in answers.items():
@@ -52,7 +53,7 @@ def make_run(tmp_path):
             folder.mkdir(parents=True)
             lines = (json.dumps(answer.line()) for answer in found)
             (folder / "validation.jsonl").write_text("\n".join(lines) + "\n")
-            scores = score_answers(tasks.get("glue")(**task), found)
+            scores = score_answers(kind, found)
             length: dict[str, Any] = {"epochs": 1, "steps": 1, "seconds": {}}
             one = SeedResult(seed=seed, scores={"validation": scores}, base_scores={}, **length)
             one.write(run / f"seed{seed}" / "result.json")
@@ -63,7 +64,7 @@ def make_run(tmp_path):
             task=task["name"],
             model="m",
             method=method,
-            primary="accuracy",
+            primary=kind.primary,
             splits=("validation",),
             counts=Counts(sites=1, trainable=1, fresh=1, total=1),
             seeds=tuple(seeds),
@@ -237,6 +238,57 @@ def test_a_task_that_cannot_be_resampled(pair, monkeypatch):
     found = compare(pair)
     assert {row.over for row in found.rows} == {"3 + 3 seeds"}
     assert set(found.left_out) == {"accuracy", "f1"}
+
+
+def texts_of(loss: float, n: int, seed: int) -> list[Answer]:
+    """Plain texts of ten tokens, of which nothing is generated."""
+    draw = random.Random(seed)
+    said: dict[str, Any] = {"prediction": None, "reference": "a text", "output": "", "text": ""}
+    nats = [10 * (loss + draw.gauss(0, 0.1)) for _ in range(n)]
+    return [Answer(f"validation-{i}", nats=x, tokens=10, **said) for i, x in enumerate(nats)]
+
+
+TEXT = {"name": "text", "train": "t.txt", "validation": "v.txt", "metrics": ["loss"]}
+
+
+def test_runs_that_are_scored_by_their_loss_alone(make_run, lorakit_cli):
+    lora = make_run("lora", {"name": "lora"}, {0: texts_of(2.0, 50, 1)}, task=TEXT)
+    full = make_run("full", {"name": "full"}, {0: texts_of(1.5, 50, 2)}, task=TEXT)
+    done = lorakit_cli("compare", lora, full, "--resamples", 200, "--json")
+    assert done.code == 0, done.err
+    rows = {row["metric"]: row for row in done.json["rows"]}
+    assert set(rows) == {"loss", "perplexity"}
+    assert rows["loss"]["over"] == "50 examples"
+    assert rows["loss"]["difference"] == pytest.approx(-0.5, abs=0.1)
+    assert rows["loss"]["verdict"] == "established"
+    assert done.json["left_out"] == {}
+
+
+def test_a_loss_that_one_seed_did_not_record_is_not_tested(make_run):
+    """Nor is the mean over the other seeds taken for it."""
+    texts = {seed: texts_of(2.0, 20, seed) for seed in (0, 1)}
+    whole = make_run("whole", {"name": "lora"}, texts, task=TEXT)
+    part = make_run("part", {"name": "full"}, texts, task=TEXT)
+    file = part / "seed1" / "predictions" / "validation.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[3]["nats"] = None
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = compare([whole, part], resamples=100)
+    assert {row.over for row in found.rows} == {"2 + 2 seeds"}
+    assert set(found.left_out) == {"loss", "perplexity"}
+    assert all(why.startswith("full did") for why in found.left_out.values())
+
+
+def test_a_metric_that_one_run_did_not_record_is_said_of_that_run(pair, make_run):
+    third = make_run("third", {"name": "bitfit"}, {s: answers_of(0.8, 300, s) for s in range(3)})
+    result = json.loads((third / "result.json").read_text())
+    for seed in result["seeds"]:
+        seed["scores"]["validation"]["mine"] = 1.0
+    (third / "result.json").write_text(json.dumps(result))
+    found = compare([*pair, third], resamples=100)
+    assert set(found.left_out) == {"mine"}
+    assert found.left_out["mine"].startswith("lora r=8 ")
+    assert "full" not in found.left_out["mine"]
 
 
 def test_a_changed_prediction_is_said(pair):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorakit.compare.significance import holm, over_examples, over_seeds
+from lorakit.compare.significance import _difference, holm, over_examples, over_seeds
 from lorakit.metrics import Means, metrics
 
 RANDOM = np.random.default_rng(7)
@@ -187,3 +187,9 @@ def test_holm():
     assert holm([0.5]) == [0.5]
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([0.02, math.nan, 0.03]) == pytest.approx([0.04, math.nan, 0.04], nan_ok=True)
+
+
+def test_worlds_without_a_difference_do_not_count():
+    """A correlation may be undefined in most of them, which is no evidence."""
+    swapped = np.array([math.nan] * 99 + [3.0])
+    assert _difference(1.0, np.array([0.5, 1.5]), swapped).p == 1
