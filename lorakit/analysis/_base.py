@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lorakit
+from lorakit.adapters.fingerprint import same
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import AdaptedRun, AnalysedRun, RunChanges, load_adapted, load_changes
 from lorakit.analysis._sites import Finding, SiteFilter, SiteFound, labels
-from lorakit.errors import InputError
+from lorakit.errors import AdapterError, InputError
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 from lorakit.runs.pointer import Pointer
@@ -136,6 +137,23 @@ def site_table(
     # a column with one value only would take width from the numbers
     without_run = tuple(row[1:] for row in rows)
     return Table(columns[1:], without_run, f"{next(iter(runs))}: {caption}", names=2)
+
+
+def refuse_two_bases(request: Request, runs: Sequence[AnalysedRun]) -> None:
+    """AdapterError: a run has other base weights than the first, and --any-base was not given."""
+    first, *others = runs
+    if request.runs[0].any_base:
+        return
+    for run in others:
+        if not (first.fingerprint and run.fingerprint):
+            continue  # an adapter of PEFT does not record its base
+        # None, where the two have no digest in common, does not prove that the base is the same
+        if same(first.fingerprint, run.fingerprint) is not True:
+            raise AdapterError(
+                f"{first.label} and {run.label} were trained on other base weights, so their "
+                "numbers cannot be compared. Give runs of one base, or --any-base to compare them "
+                "nevertheless."
+            )
 
 
 def by_label(runs: Sequence[RunChanges]) -> dict[str, RunChanges]:

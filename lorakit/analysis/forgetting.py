@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, refuse_two_bases
 from lorakit.analysis._load import AdaptedRun
 from lorakit.analysis._text import ExampleLoss, encode_texts, example_losses, read_texts
 from lorakit.errors import AdapterError
@@ -96,9 +96,12 @@ def table(found: Sequence[Forgetting]) -> Table:
         losses = (f"{one.before:.4f}", f"{one.after:.4f}", change)
         rows.append((one.run, one.method, rank, *losses, f"{math.exp(one.after):.2f}"))
     header = ("run", "method", "r", "before", "after", "change", "perplexity")
+    # runs of several bases (--any-base) may have several tokenizers
+    counts = sorted({one.tokens for one in found})
+    tokens = " or ".join(f"{count:,}" for count in counts)
     caption = (
-        f"loss on the text in nats per token, {found[0].tokens:,} tokens; ±: standard error "
-        "over the texts; perplexity: after"
+        f"loss on the text in nats per token, {tokens} tokens; ±: standard error over the texts; "
+        "perplexity: after"
     )
     return Table(header, tuple(rows), caption, names=2)
 
@@ -136,8 +139,9 @@ def answer(request: Request) -> Findings:
     runs, found = [], []
     for pointer in request.runs:
         run = request.adapted(pointer)
-        found.append(forgetting(run, texts))
         runs.append(run.without_model())
+        refuse_two_bases(request, runs)
+        found.append(forgetting(run, texts))
     return Findings(runs, found, table(found), picture(found), extra={"text": str(request.text)})
 
 

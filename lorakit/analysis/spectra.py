@@ -18,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request, site_table
+from torch import Tensor
+
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, refuse_two_bases, site_table
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
 from lorakit.analysis._sites import three_digits
 from lorakit.analysis.rank import effective_rank
@@ -53,8 +55,16 @@ Runs = Mapping[str, Sequence[Comparison]]
 
 
 def comparison(change: Change, first: Change, directions: int = DIRECTIONS) -> Comparison:
-    """The change against the one that the first run made to the same weight."""
+    """The change against the one that the first run made to the same weight.
+
+    InputError: the weight has another shape there.
+    """
     matrix, reference = change.matrix, first.matrix
+    if matrix.shape != reference.shape:
+        raise InputError(
+            f"{change.site} is {_shape(matrix)} in one run and {_shape(reference)} in the first: "
+            "their base models differ; give runs of one base"
+        )
     s = change.svd[1]
     norm = float(s.norm())
     u, _, v = first.svd
@@ -70,6 +80,10 @@ def comparison(change: Change, first: Change, directions: int = DIRECTIONS) -> C
         chance=k * k / matrix.numel(),
         singular=s[:MAX_SINGULAR_VALUES].tolist(),
     )
+
+
+def _shape(matrix: Tensor) -> str:
+    return " x ".join(map(str, matrix.shape))
 
 
 def table(runs: Runs) -> Table:
@@ -117,6 +131,7 @@ def picture(runs: Runs) -> Picture:
 def answer(request: Request) -> Findings:
     """Every run against the first one, at the weights that both change."""
     runs = request.load_all(READS)
+    refuse_two_bases(request, list(runs.values()))
     first, *others = runs.values()
     by_site = {change.site: change for change in first.changes}
     shared = set(by_site)

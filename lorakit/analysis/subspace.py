@@ -23,13 +23,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from lorakit.adapters.fingerprint import same
-from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label, refuse_two_bases
 from lorakit.analysis._change import Change, svd
 from lorakit.analysis._load import RunChanges, seeds_of
 from lorakit.analysis._overlap_maps import Phi, draw_maps
 from lorakit.analysis._sites import labels
-from lorakit.errors import AdapterError, InputError
+from lorakit.errors import InputError
 from lorakit.report.changes import in_layer
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
@@ -192,8 +191,7 @@ def answer(request: Request) -> Findings:
     runs = sorted(loaded, key=lambda run: run.rank or 0)
     names = list(by_label(runs))
     pairs = list(itertools.combinations(runs, 2))
-    if not request.runs[0].any_base:
-        _refuse_two_bases(pairs)
+    refuse_two_bases(request, runs)
     for first, second in pairs:
         _warn_of_same_seed(first, second)
     found = overlaps([(first.changes, second.changes) for first, second in pairs])
@@ -203,19 +201,6 @@ def answer(request: Request) -> Findings:
     return Findings(
         runs, found, table(found, between), picture(found, between), note=headline(found)
     )
-
-
-def _refuse_two_bases(pairs: Sequence[tuple[RunChanges, RunChanges]]) -> None:
-    for first, second in pairs:
-        if not (first.fingerprint and second.fingerprint):
-            continue  # an adapter of PEFT does not record its base
-        # None, where the two have no digest in common, does not prove that the base is the same
-        if same(first.fingerprint, second.fingerprint) is not True:
-            raise AdapterError(
-                f"{first.label} and {second.label} were trained on other base weights, so their "
-                "directions are in different spaces. Give runs of one base, or --any-base to "
-                "compare them nevertheless."
-            )
 
 
 def _warn_of_same_seed(first: RunChanges, second: RunChanges) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import lorakit
 from lorakit.adapters.attach import factors
 from lorakit.adapters.files import PEFT_FILE, read_adapter
 from lorakit.analysis import _load
-from lorakit.analysis._load import load_changes
+from lorakit.analysis._base import Request, refuse_two_bases
+from lorakit.analysis._load import AnalysedRun, load_changes
 from lorakit.analysis._sites import SiteFilter
 from lorakit.analysis.subspace import similarity
 from lorakit.bases.load import load
@@ -246,6 +249,42 @@ WRONG = {
     "no run": (["rank", "/nowhere"], "/nowhere"),
 }
 """Arguments, and the value or the option that the message has to name."""
+
+
+def test_runs_of_two_bases_are_not_compared(runs):
+    """Of the same shapes, where only the fingerprints tell them apart."""
+    lora, narrow = (
+        load_changes(Pointer(str(runs[name])), None, False, SiteFilter())
+        for name in ("lora", "narrow")
+    )
+    about = replace(narrow.source.adapter.about, fingerprint="0" * 64)
+    adapter = replace(narrow.source.adapter, about=about)
+    other = replace(narrow, source=replace(narrow.source, adapter=adapter))
+    request = Request([Pointer(str(runs["lora"]))], SiteFilter())
+    refuse_two_bases(request, [lora, narrow])
+    with pytest.raises(AdapterError, match="--any-base"):
+        refuse_two_bases(request, [lora, other])
+    any_base = Request([Pointer(str(runs["lora"]), any_base=True)], SiteFilter())
+    refuse_two_bases(any_base, [lora, other])
+
+
+@pytest.mark.parametrize("what", ["spectra", "subspace", "forgetting"])
+def test_an_analysis_that_compares_runs_asks_for_one_base(
+    what, runs, lorakit_cli, tmp_path, monkeypatch
+):
+    module = import_module(f"lorakit.analysis.{what}")
+
+    def refuse(request: Request, found: list[AnalysedRun]) -> None:
+        raise AdapterError("asked")
+
+    monkeypatch.setattr(module, "refuse_two_bases", refuse)
+    text = tmp_path / "text.txt"
+    text.write_text("the juice was good\n")
+    names = ["gpt2"] if what == "forgetting" else ["lora", "narrow"]
+    options = ["--text", text] if what == "forgetting" else []
+    done = lorakit_cli("analyze", what, *(runs[name] for name in names), *options)
+    assert done.code == AdapterError.exit_code
+    assert "asked" in done.err
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -110,6 +110,11 @@ def test_a_random_change_has_its_chance_inside(draw):
     assert mean == pytest.approx(found[0].chance, rel=0.2)
 
 
+def test_weights_of_two_shapes_are_not_compared(draw):
+    with pytest.raises(InputError, match="30 x 20"):
+        comparison(Change("x", dense=draw(30, 20)), Change("x", dense=draw(20, 20)))
+
+
 # leakage
 
 
