@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lorakit
 from lorakit.adapters.fingerprint import same
@@ -16,6 +17,8 @@ from lorakit.errors import AdapterError, InputError
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 from lorakit.runs.pointer import Pointer
+
+AnyRun = TypeVar("AnyRun", bound=AnalysedRun)
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,18 @@ def refuse_two_bases(request: Request, runs: Sequence[AnalysedRun]) -> None:
             )
 
 
-def by_label(runs: Sequence[RunChanges]) -> dict[str, RunChanges]:
-    """Label -> run, in the order of the runs. InputError: two runs have the same label."""
-    found: dict[str, RunChanges] = {}
+def by_label(runs: Sequence[AnyRun]) -> dict[str, AnyRun]:
+    """Label -> run, in the order of the runs; runs of one name are called by their paths.
+
+    InputError: two of them are one adapter.
+    """
+    places: dict[Path, AnyRun] = {}
     for run in runs:
-        if run.label in found:
-            raise InputError(f"{run.label} is given twice: {found[run.label].path}, {run.path}")
-        found[run.label] = run
-    return found
+        other = places.setdefault(run.folder, run)
+        if other is not run:
+            raise InputError(f"{run.label} is given twice: {other.path}, {run.path}")
+    counts = Counter(run.label for run in runs)
+    return {
+        run.label if counts[run.label] == 1 else replace(run, name=run.path).label: run
+        for run in runs
+    }

@@ -51,6 +51,11 @@ class AnalysedRun:
         return f"{self.name} ({' '.join(words)})"
 
     @property
+    def folder(self) -> Path:
+        """The folder of the adapter."""
+        return _adapter_of(self.source).folder.resolve()
+
+    @property
     def fingerprint(self) -> str | None:
         """The fingerprint of the base's weights; None where the adapter has none (PEFT's)."""
         adapter = self.source.adapter
@@ -127,12 +132,12 @@ def load_changes(
     else:
         adapted = load_adapted(run, sites)
         rank, changes = adapted.rank, adapted.changes()
-    return RunChanges(source, _name_of(adapter), method, rank, changes)
+    return RunChanges(source, _name_of(source), method, rank, changes)
 
 
 def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
     """The run with its adapter on the base, in evaluation mode. Errors: as `load_changes`."""
-    source, adapter, method = _opened(run)
+    source, _, method = _opened(run)
     with _option_named(run):
         # the last layer of a fast encoder computes the first position only
         base, attachment = load_source(
@@ -145,7 +150,7 @@ def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
     rank = None
     if isinstance(attachment, ReparamAttachment):
         rank = _largest_rank(attachment)
-    return AdaptedRun(source, _name_of(adapter), method, rank, base, attachment, chosen)
+    return AdaptedRun(source, _name_of(source), method, rank, base, attachment, chosen)
 
 
 def seeds_of(run: Pointer) -> list[Pointer]:
@@ -183,11 +188,18 @@ def _largest_rank(attachment: ReparamAttachment) -> int | None:
     return max(ranks) if len(ranks) == len(pairs) and ranks else None
 
 
-def _name_of(adapter: AdapterFile) -> str:
-    seed = adapter.folder.parent
-    if adapter.folder.name == "adapter" and is_run(seed.parent):
+def _adapter_of(source: Source) -> AdapterFile:
+    assert source.adapter is not None  # `_opened` refuses a plain model
+    return source.adapter
+
+
+def _name_of(source: Source) -> str:
+    folder = _adapter_of(source).folder
+    seed = folder.parent
+    if folder.name == "adapter" and is_run(seed.parent):
         return f"{seed.parent.name} {seed.name.replace('seed', 'seed ')}"
-    return adapter.folder.name
+    # a folder of the hub's cache has the name of a commit
+    return folder.name if Path(source.path).is_dir() else source.path
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request, refuse_two_bases
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label, refuse_two_bases
 from lorakit.analysis._load import AdaptedRun
 from lorakit.analysis._text import ExampleLoss, encode_texts, example_losses, read_texts
 from lorakit.errors import AdapterError
@@ -142,6 +142,7 @@ def answer(request: Request) -> Findings:
         runs.append(run.without_model())
         refuse_two_bases(request, runs)
         found.append(forgetting(run, texts))
+    found = [replace(one, run=label) for label, one in zip(by_label(runs), found, strict=True)]
     return Findings(runs, found, table(found), picture(found), extra={"text": str(request.text)})
 
 

@@ -199,7 +199,7 @@ def answer(request: Request) -> Findings:
     if len(runs) > 2:
         between = f"{len(runs)} seeds of {Path(request.runs[0].path).name}, r={runs[0].rank}"
     return Findings(
-        runs, found, table(found, between), picture(found, between), note=headline(found)
+        loaded, found, table(found, between), picture(found, between), note=headline(found)
     )
 
 

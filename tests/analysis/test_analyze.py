@@ -251,6 +251,38 @@ WRONG = {
 """Arguments, and the value or the option that the message has to name."""
 
 
+def test_two_adapters_may_have_one_name(runs, lorakit_cli, tmp_path):
+    """Checkpoints of two trainings, say: they are called by their paths."""
+    adapter = runs["narrow"] / "seed0" / "adapter"
+    folders = [tmp_path / name / "checkpoint-500" for name in "ab"]
+    for folder in folders:
+        shutil.copytree(adapter, folder)
+    done = lorakit_cli("analyze", "rank", *folders, "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert list(done.json["found"]) == [f"{folder} (r=2)" for folder in folders]
+    again = lorakit_cli(
+        "analyze", "rank", folders[0], tmp_path / "a" / ".." / "a" / folders[0].name
+    )
+    assert again.code == 2
+    assert "given twice" in again.err
+
+
+def test_an_adapter_of_the_hub_is_called_by_its_id(runs, tmp_path, monkeypatch):
+    snapshot = shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "3f1c0de")
+    monkeypatch.setattr("lorakit.runs.source._from_hub", lambda name: snapshot)
+    monkeypatch.chdir(tmp_path)
+    assert (
+        load_changes(Pointer("owner/mine"), None, False, SiteFilter()).label == "owner/mine (r=2)"
+    )
+
+
+def test_the_files_go_to_the_run_that_is_given_first(runs, lorakit_cli, tmp_path):
+    wide, narrow = (shutil.copytree(runs[name], tmp_path / name) for name in ("lora", "narrow"))
+    done = lorakit_cli("analyze", "subspace", wide, narrow, "--json")
+    assert {Path(file).parent for file in done.json["files"]} == {wide / "analysis"}
+    assert [run["r"] for run in done.json["runs"]] == [8, 2]
+
+
 def test_runs_of_two_bases_are_not_compared(runs):
     """Of the same shapes, where only the fingerprints tell them apart."""
     lora, narrow = (
