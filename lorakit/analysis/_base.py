@@ -35,6 +35,8 @@ class Reads:
     """Whether it reads a file of text (`--text`)."""
     by_site: bool = True
     """Whether a finding is of one site; if not, it is of the model."""
+    chosen_sites: bool = True
+    """Whether `--site` and `--layer` choose what it measures."""
 
 
 @dataclass(frozen=True)

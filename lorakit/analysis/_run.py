@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lorakit.analysis import analyses
-from lorakit.analysis._base import Findings, Request
+from lorakit.analysis._base import Analysis, Findings, Request
 from lorakit.analysis._load import AnalysedRun
 from lorakit.errors import InputError
 from lorakit.runs.folder import is_run, is_seed, make_folder
@@ -21,6 +21,13 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Findi
     what `load_changes` raises.
     """
     analysis = analyses.get(what)
+    _refuse_unfit(what, analysis, request)
+    findings = analysis.answer(request)
+    folder = out or _folder_of(findings.runs[0])
+    return findings, _write(what, findings, folder)
+
+
+def _refuse_unfit(what: str, analysis: Analysis, request: Request) -> None:
     most = analysis.reads.most_runs
     given = len(request.runs)
     if most is not None and given > most:
@@ -32,9 +39,10 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Findi
         raise InputError(f"{what} reads a text: give a file with --text, one text on each line")
     if request.text is not None and not analysis.reads.needs_text:
         raise InputError(f"--text {request.text} is not an option of {what}; leave it out")
-    findings = analysis.answer(request)
-    folder = out or _folder_of(findings.runs[0])
-    return findings, _write(what, findings, folder)
+    if not analysis.reads.chosen_sites:
+        for option, value in vars(request.sites).items():
+            if value is not None:
+                raise InputError(f"--{option} {value} is not an option of {what}; leave it out")
 
 
 def _write(what: str, findings: Findings, folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.table import NOTHING, Table
 from lorakit.tasks import Head
 
-READS = Reads(methods=None, needs_base=True, needs_text=True, by_site=False)
+READS = Reads(methods=None, needs_base=True, needs_text=True, by_site=False, chosen_sites=False)
 
 
 @dataclass(frozen=True)

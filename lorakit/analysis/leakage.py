@@ -42,7 +42,7 @@ from lorakit.runs.result import SeedResult
 from lorakit.tasks import Head
 
 WITH_LIKELIHOODS = (Head.CLASSIFICATION, Head.CAUSAL)
-READS = Reads(methods=None, needs_base=True, most_runs=1, by_site=False)
+READS = Reads(methods=None, needs_base=True, most_runs=1, by_site=False, chosen_sites=False)
 ROWS = 200
 """Examples of each split."""
 

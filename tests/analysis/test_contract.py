@@ -120,6 +120,18 @@ def test_every_finding_has_its_site(what, analysis, readable, text, lorakit_cli,
         assert all(finding["site"].endswith("query") for finding in one)
 
 
+@pytest.mark.parametrize("option", [["--site", "query"], ["--layer", 0]])
+def test_a_choice_of_weights_is_used_or_refused(
+    option, what, analysis, readable, text, lorakit_cli, tmp_path
+):
+    if analysis.reads.chosen_sites:
+        pytest.skip("--site and --layer choose what it measures")
+    done = lorakit_cli("analyze", what, *readable, *text, *option, "--out", tmp_path / "out")
+    assert done.code == InputError.exit_code
+    assert option[0] in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_it_refuses_a_method_that_it_does_not_read(what, text, runs, lorakit_cli, tmp_path):
     done = lorakit_cli("analyze", what, runs["bitfit"] / "seed0", runs["bitfit"] / "seed0", *text)
     if analyses.get(what).reads.most_runs == 1:
