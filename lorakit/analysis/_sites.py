@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from lorakit.errors import TargetError, did_you_mean
+from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import SHORT, Site
 from lorakit.report.changes import in_layer, tails
 from lorakit.report.table import NOTHING
@@ -70,14 +71,16 @@ class SiteFilter:
         return fnmatchcase(site.path, wanted) or fnmatchcase(site.path, f"*.{wanted}")
 
 
-def refuse_experts(sites: Iterable[Site]) -> None:
-    """TargetError: a site is an expert, which is no layer that could be watched while it runs."""
-    experts = [site.path for site in sites if site.expert is not None]
-    if experts:
-        raise TargetError(
-            f"{experts[0]} has the weights of several experts, and this analysis watches the "
-            "layers of the adapter: it needs an adapter on linear layers"
-        )
+def refuse_unwatched(sites: Iterable[Site]) -> None:
+    """TargetError: a site has no input of vectors that could be watched while the model runs: the
+    weights of several experts are no layer, and an embedding reads token ids."""
+    for site in sites:
+        if site.expert is not None or is_embedding(site.module):
+            what = "an embedding" if site.expert is None else "the weights of several experts"
+            raise TargetError(
+                f"{site.path} is {what}, and this analysis watches the layers of the adapter: give "
+                "the linear ones with --site, or a run whose targets are linear layers"
+            )
 
 
 def labels(names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import AdaptedRun
-from lorakit.analysis._sites import refuse_experts
+from lorakit.analysis._sites import refuse_unwatched
 from lorakit.analysis._text import example_losses
 from lorakit.analysis.forgetting import mean_loss
 from lorakit.analysis.leakage import encoded, recipe_of
@@ -78,7 +78,7 @@ def shifted(
 
     A site of a lower rank stays as it is.
     """
-    refuse_experts(run.sites)
+    refuse_unwatched(run.sites)
     handles = []
     for site in run.sites:
         change = changes.get(site.name)

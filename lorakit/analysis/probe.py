@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lorakit.analysis._base import Analysis, Findings, Reads, Request, site_table
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import AdaptedRun
-from lorakit.analysis._sites import labels, refuse_experts, three_digits
+from lorakit.analysis._sites import labels, refuse_unwatched, three_digits
 from lorakit.analysis._text import MAX_TOKENS, read_texts
 from lorakit.report.picture import Picture, figure_of, picture_of, plain
 from lorakit.report.table import Table
@@ -105,7 +105,7 @@ def _run_texts(run: AdaptedRun, texts: Sequence[str]) -> tuple[dict[str, Tensor]
     """The inputs of each layer at every token, by path, and the tokens' own texts."""
     base = run.base
     tokens: list[str] = []
-    refuse_experts(run.sites)
+    refuse_unwatched(run.sites)
     with _inputs({site.path: site.module for site in run.sites}) as caught:
         for text in texts:
             ids = base.tokenizer(text)["input_ids"][:MAX_TOKENS]

@@ -59,6 +59,7 @@ def runs(tmp_path_factory, trained) -> Runs:
             "dora": train("method={name: dora, r: 2}", "train.max_steps=4"),
             "top_layers": train("method={name: top_layers}", "train.max_steps=4"),
             "sampled": train("data.sample=40", "train.max_steps=2"),
+            "embedding": train("method.targets=[embedding:word_embeddings, query]"),
             "bitfit": train("method={name: bitfit}"),
             "gpt2": train("train.max_steps=4", recipe="quickstart_generate"),
         }

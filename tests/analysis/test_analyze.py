@@ -225,6 +225,18 @@ def test_the_base_is_loaded_once(what, runs, lorakit_cli, tmp_path, monkeypatch)
     assert len(loaded) == 1
 
 
+@pytest.mark.parametrize("what", ["probe", "ablation"])
+def test_an_embedding_is_not_watched(what, runs, lorakit_cli, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the juice was good\n")
+    given = ["--text", text] if what == "probe" else ["--rows", 4]
+    words = ["analyze", what, runs["embedding"], *given, "--out", tmp_path / "out"]
+    done = lorakit_cli(*words)
+    assert done.code == TargetError.exit_code
+    assert "word_embeddings" in done.err
+    assert lorakit_cli(*words, "--site", "query").code == 0
+
+
 WRONG = {
     "one seed": (["subspace", "narrow"], "1 trained seed"),
     "another base": (["subspace", "lora", "gpt2"], "--any-base"),
