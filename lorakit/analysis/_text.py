@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from lorakit.bases.base import Base
 from lorakit.batches import IGNORE, Encoded, collate
+from lorakit.batches.positions import most_tokens
 from lorakit.errors import InputError
 from lorakit.tasks import Head
 
 MAX_TOKENS = 512
-"""Tokens of a text that are read; the rest of a longer one is left out."""
+"""Tokens of a text that are read, if the model takes as many; the rest of a longer one is left
+out."""
 BATCH_EXAMPLES = 8
 
 
@@ -45,11 +47,16 @@ def read_texts(file: Path | None) -> list[str]:
     return found
 
 
+def token_ids(base: Base, texts: Sequence[str]) -> list[list[int]]:
+    """The first token ids of each text, at most MAX_TOKENS and as many as the model takes."""
+    most = min(most_tokens(base.config) or MAX_TOKENS, MAX_TOKENS)
+    return [base.tokenizer(text)["input_ids"][:most] for text in texts]
+
+
 def encode_texts(base: Base, texts: Sequence[str]) -> list[Encoded]:
     """Texts as examples whose tokens are all trained. Texts of a single token are left out."""
     found = []
-    for number, text in enumerate(texts):
-        ids = base.tokenizer(text)["input_ids"][:MAX_TOKENS]
+    for number, ids in enumerate(token_ids(base, texts)):
         if len(ids) > 1:
             inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
             found.append(Encoded(str(number), inputs, None, trains=ids))

@@ -28,7 +28,7 @@ from lorakit.analysis._base import Analysis, Findings, Reads, Request, site_tabl
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import AdaptedRun
 from lorakit.analysis._sites import labels, refuse_unwatched, three_digits
-from lorakit.analysis._text import MAX_TOKENS, read_texts
+from lorakit.analysis._text import read_texts, token_ids
 from lorakit.report.picture import Picture, figure_of, picture_of, plain
 from lorakit.report.table import Table
 
@@ -107,8 +107,7 @@ def _run_texts(run: AdaptedRun, texts: Sequence[str]) -> tuple[dict[str, Tensor]
     tokens: list[str] = []
     refuse_unwatched(run.sites)
     with _inputs({site.path: site.module for site in run.sites}) as caught:
-        for text in texts:
-            ids = base.tokenizer(text)["input_ids"][:MAX_TOKENS]
+        for ids in token_ids(base, texts):
             tokens += [base.tokenizer.decode([number]).strip() or "␣" for number in ids]
             # one text at a time: without padding, every row of an input is a token
             base.model(

@@ -237,6 +237,18 @@ def test_an_embedding_is_not_watched(what, runs, lorakit_cli, tmp_path):
     assert lorakit_cli(*words, "--site", "query").code == 0
 
 
+@pytest.mark.parametrize("what", ["probe", "forgetting"])
+def test_a_text_of_more_tokens_than_the_model_takes(what, runs, lorakit_cli, tmp_path):
+    """tiny_gpt2 has 128 positions."""
+    text = tmp_path / "text.txt"
+    text.write_text("the juice was good " * 100 + "\n")
+    words = ["analyze", what, runs["gpt2"], "--text", text, "--out", tmp_path / "out"]
+    done = lorakit_cli(*words, "--json")
+    assert done.code == 0, done.err
+    if what == "forgetting":
+        assert done.json["found"][0]["tokens"] == 127
+
+
 WRONG = {
     "one seed": (["subspace", "narrow"], "1 trained seed"),
     "another base": (["subspace", "lora", "gpt2"], "--any-base"),
