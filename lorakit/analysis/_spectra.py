@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +21,7 @@ def draw_spectra(axes: Any, weights: Mapping[str, Sequence[Sequence[float]]]) ->
     weights: weight -> singular values in each layer. Few weights have a band from the smallest to
     the largest value of a layer.
     """
-    for (weight, spectra), color in zip(weights.items(), COLORS * 3, strict=False):
+    for (weight, spectra), color in zip(weights.items(), cycle(COLORS), strict=False):
         scaled = [[value / s[0] for value in s] for s in spectra if s[0] > 0]
         # the ranks of layers may differ: as far as all of them have a value
         columns = list(zip(*scaled, strict=False))

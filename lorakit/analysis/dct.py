@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from statistics import fmean
 
 import torch
@@ -128,7 +129,7 @@ def picture(runs: Runs, share: float) -> Picture:
     """The energy in the largest coefficients, mean over the sites, a line for each run."""
     figure, axes = figure_of("share of the DCT coefficients kept", "share of ‖ΔW‖²", 5.6, 3.4)
     places = [i / (2 * (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
-    for (name, found), color in zip(runs.items(), COLORS * 3, strict=False):
+    for (name, found), color in zip(runs.items(), cycle(COLORS), strict=False):
         columns = zip(*(f.curve for f in found), strict=True)
         axes.plot(places, [fmean(column) for column in columns], color=color, label=plain(name))
         # where the random change of the same rank crosses the line

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from statistics import fmean
 
 from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label, refuse_two_bases
@@ -110,7 +111,7 @@ def picture(found: Sequence[Forgetting]) -> Picture:
     """The change of the loss over the rank, a line for each method, with its standard errors."""
     figure, axes = figure_of("r", "change of the loss, nats per token", 5.2, 3.3)
     methods = list(dict.fromkeys(one.method for one in found))
-    for method, color in zip(methods, COLORS * 3, strict=False):
+    for method, color in zip(methods, cycle(COLORS), strict=False):
         of_rank: dict[int, list[float]] = {}
         for one in found:
             if one.method == method and one.rank is not None:

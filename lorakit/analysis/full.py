@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -139,7 +140,7 @@ def _set_rank_axis(axes: Any, ranks: Sequence[int]) -> None:
 
 
 def _draw_errors(axes: Any, weights: Sequence[Sequence[Truncation]]) -> None:
-    for of, color in zip(weights, COLORS * 3, strict=False):
+    for of, color in zip(weights, cycle(COLORS), strict=False):
         columns = list(zip(*(t.errors for t in of), strict=False))
         axes.plot(range(1, len(columns) + 1), [fmean(column) for column in columns], color=color)
     axes.set_ylabel("‖ΔW - ΔWᵣ‖ / ‖ΔW‖")

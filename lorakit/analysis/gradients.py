@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def picture(found: Splits) -> Picture:
     """Both numbers over the layers: a line for each weight, dashed for the held-out split."""
     figure, axes = panels_of(1, 2, 8.4, 3.3)
     for dash, (split, of_split) in zip(("-", "--"), found.items(), strict=True):
-        for (weight, of), color in zip(by_weight(of_split).items(), COLORS * 3, strict=False):
+        for (weight, of), color in zip(by_weight(of_split).items(), cycle(COLORS), strict=False):
             style = {"color": color, "linestyle": dash, "marker": "o", "markersize": 3}
             label = plain(f"{weight}, {split}")
             axes[0][0].plot(layers_of(of), [one.nuclear for one in of], label=label, **style)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from statistics import fmean
 
 from torch import Tensor
@@ -94,7 +95,7 @@ def picture(runs: Runs, epsilon: float, top: int) -> Picture:
     """Intruders per matrix over epsilon, a line for each run."""
     figure, axes = figure_of("ε", f"of the first {top}, per matrix", width=5.6, height=3.4)
     places = [i / EPSILON_STEPS for i in range(EPSILON_STEPS + 1)]
-    for (name, found), color in zip(runs.items(), COLORS * 3, strict=False):
+    for (name, found), color in zip(runs.items(), cycle(COLORS), strict=False):
         counts = [fmean(sum(c < place for c in i.cosines) for i in found) for place in places]
         axes.plot(places, counts, color=color, label=plain(name))
     axes.axvline(epsilon, color="#555555", linewidth=1, linestyle="--")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import fmean
 
 from torch import Tensor
@@ -108,7 +109,7 @@ def _cells(found: Comparison) -> Sequence[str]:
 def picture(runs: Runs) -> Picture:
     """Singular values in absolute size, and the share inside, mean over the sites."""
     figure, axes = panels_of(1, 2, 8.2, 3.3)
-    for number, ((name, found), color) in enumerate(zip(runs.items(), COLORS * 3, strict=False)):
+    for number, ((name, found), color) in enumerate(zip(runs.items(), cycle(COLORS), strict=False)):
         columns = [fmean(column) for column in zip(*(f.singular for f in found), strict=False)]
         places = range(1, len(columns) + 1)
         # a single value is no line

@@ -15,6 +15,7 @@ from lorakit.adapters.intruders import Damping, damp
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import load_adapted
 from lorakit.analysis._sites import SiteFilter
+from lorakit.analysis._spectra import draw_spectra
 from lorakit.analysis._text import ExampleLoss, example_losses
 from lorakit.analysis.dct import dct, energies, kept, sparsity
 from lorakit.analysis.forgetting import mean_loss
@@ -32,6 +33,7 @@ from lorakit.analysis.probe import probe, readings
 from lorakit.analysis.spectra import comparison
 from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, InputError
+from lorakit.report.picture import figure_of
 from lorakit.runs.pointer import Pointer
 from lorakit.tasks import Head
 
@@ -85,6 +87,13 @@ def test_sparsity_tells_a_smooth_change_from_a_random_one(draw):
 
 
 # spectra
+
+
+def test_every_weight_has_a_line():
+    """A mixture of experts has more than there are colours."""
+    _, axes = figure_of("", "")
+    draw_spectra(axes, {f"expert {n}": [[2.0, 1.0]] for n in range(30)})
+    assert len(axes.lines) == 30
 
 
 def test_a_change_lies_inside_its_own_directions(draw):
