@@ -218,7 +218,7 @@ def _factors_alone(
 ) -> tuple[int, list[Change]]:
     """The largest rank of a LoRA adapter, and its changes by the shapes of the base alone."""
     with _option_named(run):
-        base = outline(source.model(run), source.head, source.labels)
+        base = outline(source.model, source.head, source.labels)
     found = factors(adapter, base.model, base.roles, base.newly_initialised, check_base=False)
     chosen = {site.name for site in sites.apply([site for site, _, _ in found], run.path)}
     rank = max(len(a) for _, _, a in found)
