@@ -51,6 +51,8 @@ class EVA(DataInit):
 
     def settle(self, layers: Sequence[tuple[Mapping[str, Any], Seen]]) -> None:
         """Sites of one layer read the same input, so they get the same rank."""
+        # a layer that no token reached keeps its start
+        layers = [(deltas, seen) for deltas, seen in layers if seen]
         shares: list[tuple[float, int]] = []
         wanted = 0
         for number, (deltas, seen) in enumerate(layers):

@@ -78,6 +78,27 @@ def test_it_does_not_depend_on_how_a_batch_is_cut(tiny, looker, micro):
             )
 
 
+@pytest.mark.parametrize("looker", LOOKERS)
+def test_a_layer_without_a_token_keeps_its_start(tiny, looker):
+    """Such as an expert that is a module of its own."""
+    model, attachment = made(tiny, LOOKERS[looker])
+    unused, used = (list(attachment.deltas.values())[i] for i in (0, -1))
+    before = attachment.state()
+    own = unused.site.module
+    # the layer's part of the model is replaced, and the layer is not called
+    head, _, name = unused.site.path.rpartition(".")
+    parent = model.model.get_submodule(head)
+    hidden = torch.nn.Linear(own.in_features, own.out_features)
+    setattr(parent, name, hidden)
+    attachment.see([[model.loss], [model.loss]])
+    setattr(parent, name, own)
+    after = attachment.state()
+    key = unused.site.name
+    assert all(torch.equal(before[k], after[k]) for k in after if k.startswith(f"{key}."))
+    key = used.site.name
+    assert any(not torch.equal(before[k], after[k]) for k in after if k.startswith(f"{key}."))
+
+
 EMBEDDED = {"targets": ["query", "embedding:word_embeddings"]}
 
 
