@@ -231,6 +231,29 @@ def test_dynamic_rank_removes_where_the_last_step_of_it_is_left_out():
             assert sum(int((d.c == 0).sum()) for d in deltas.values()) == 4, step
 
 
+def _zeros_of_c(total: int, **fields) -> list[int]:
+    """How many parts have a c of zero after each step. The penalty ends with the last removal."""
+    method = _method("dynamic_rank", **fields)
+    d: Any = SimpleNamespace(A=grid(4, 5, 1.0), B=grid(6, 4, 2.0), c=torch.ones(4, 1), memory={})
+    found = []
+    for step in range(total):
+        d.c += 0.1
+        method.after_step({"a": d}, step, total)
+        found.append(int((d.c == 0).sum()))
+    assert method.penalty({"a": d}) is None
+    return found
+
+
+def test_dynamic_rank_that_ends_with_all_parts_removes_none():
+    assert _zeros_of_c(20, r=4, final=4, every=2) == [0] * 20
+
+
+def test_dynamic_rank_removes_from_the_first_step_after_the_warm_up():
+    """warm is 3.6 steps, and the last removal 8 steps after them, at a share of 1."""
+    zeros = _zeros_of_c(18, r=4, final=2, warm=0.2, cool=0.3, every=20)
+    assert zeros == [0] * 4 + [1] + [0] * 8 + [2] * 5
+
+
 @pytest.mark.parametrize(
     ("fields", "value"), [({"r": 2, "final": 4}, "4"), ({"warm": 0.6, "cool": 0.5}, "1.1")]
 )

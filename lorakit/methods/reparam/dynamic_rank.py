@@ -18,6 +18,7 @@ its scores need no gradients. It trains more parameters at first than it keeps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -95,7 +96,7 @@ class DynamicRank(LowRank):
             for d in deltas.values():
                 d.c.masked_fill_(d.memory["removed"].bool()[:, None], 0.0)
             return
-        now = int(step - self.warm * total)
+        now = math.floor(step - self.warm * total)
         last = int(total * (1 - self.warm - self.cool))
         for d in deltas.values():
             new = shares(d)
@@ -111,8 +112,10 @@ class DynamicRank(LowRank):
         import torch
 
         together = torch.cat([d.memory["score"] for d in deltas.values()])
-        number = int(len(together) * (self.r - self.final) / self.r * share**3)
-        limit = together.kthvalue(max(1, number)).values
+        limit = -math.inf
+        if self.final < self.r:
+            number = int(len(together) * (self.r - self.final) / self.r * share**3)
+            limit = float(together.kthvalue(max(1, number)).values)
         for d in deltas.values():
             removed = d.memory["score"] <= limit
             d.c.masked_fill_(removed[:, None], 0.0)
