@@ -61,6 +61,13 @@ class Method(Config, ABC):
         """Whether the model's outputs are the base's until the first step."""
         return not self.added_tokens
 
+    def why_no_start(self) -> str | None:
+        """The reason why training does not start from an adapter (start_from); None: it can.
+
+        It completes the sentence "the method ...".
+        """
+        return None
+
     def looker(self) -> Init | None:
         """The rule that looks at data before the first step, where `batches_to_see` is not 0."""
         return None

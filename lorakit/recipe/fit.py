@@ -89,3 +89,11 @@ def refuse_look(model: Model, method: Method) -> None:
             f"model.quantize {model.quantize}: the init {looker.name} needs gradients of the "
             "base's weights; leave model.quantize out, or take another init"
         )
+
+
+def refuse_start(start_from: str, method: Method) -> None:
+    """A method that would throw away the adapter that it starts from."""
+    if why := method.why_no_start():
+        raise ValueError(
+            f"start_from {start_from}: the method {method.name} {why}, or leave start_from out"
+        )

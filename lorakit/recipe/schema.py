@@ -23,7 +23,14 @@ from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.models import Model
 from lorakit.recipe.evaluate import Decode, Evaluate
 from lorakit.recipe.expect import Expect
-from lorakit.recipe.fit import refuse_base, refuse_data, refuse_evaluate, refuse_look, refuse_train
+from lorakit.recipe.fit import (
+    refuse_base,
+    refuse_data,
+    refuse_evaluate,
+    refuse_look,
+    refuse_start,
+    refuse_train,
+)
 from lorakit.recipe.plugged import named, plugin_of
 from lorakit.recipe.train import Train
 from lorakit.tasks import Data, Task, tasks
@@ -89,6 +96,8 @@ class Recipe(Config):
         # an adapter's numbers are not replaced by those that a look would give
         if self.start_from is None:
             refuse_look(self.model, self.method)
+        else:
+            refuse_start(self.start_from, self.method)
         return self
 
     @property

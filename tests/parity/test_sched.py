@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.errors import ModelError
+from lorakit.errors import ModelError, RecipeError
 from lorakit.methods import methods
 from lorakit.methods.reparam import lori, losia, rosa
 from lorakit.methods.reparam._ranked import Ranks, ranks_by_depth
+from lorakit.recipe.load import load_recipe
 from tests.attaching import attach
 from tests.conftest import small_method
 
@@ -165,6 +166,14 @@ def test_lori_keeps_the_entries_of_its_code():
     assert not second.B.any()
 
 
+def test_lori_is_not_started_from_an_adapter_that_it_throws_away():
+    values = ["method={name: lori}", "start_from=adapter"]
+    with pytest.raises(RecipeError, match="calibrate"):
+        load_recipe("quickstart", [*values, "~expect"])
+    kept = load_recipe("quickstart", [*values, "~expect", "method.calibrate=0"])
+    assert kept.recipe.start_from == "adapter"
+
+
 def test_lori_trains_only_what_it_kept(tiny):
     model, attachment = made(tiny, "lori", sparsity=0.75, calibrate=0.5)
     train(model, attachment, 10)
@@ -173,6 +182,22 @@ def test_lori_trains_only_what_it_kept(tiny):
     assert masks.sum() == len(masks) // 4
     assert not entries[masks == 0].any()
     assert entries[masks == 1].all()
+
+
+# SingLoRA
+
+
+def test_singlora_goes_on_with_all_of_the_adapter_it_starts_from(tiny):
+    _, attachment = made(tiny, "singlora", ramp=0.5)
+    factors = []
+    for step in range(6):
+        attachment.before_step(step, 8)
+        factors.append({float(d.u) for d in attachment.deltas.values()})
+    assert factors == [{0.25}, {0.5}, {0.75}, {1}, {1}, {1}]
+    _, again = made(tiny, "singlora", ramp=0.5)
+    again.load_state(attachment.state())
+    again.before_step(0, 8)
+    assert {float(d.u) for d in again.deltas.values()} == {1}
 
 
 # DoRA with dynamic ranks

@@ -41,6 +41,11 @@ class LoRI(LowRank):
     calibrate: float = Field(default=0.5, ge=0, lt=1)
     """Share of the steps in which all entries of B train, before the mask is chosen."""
 
+    def why_no_start(self) -> str | None:
+        if self.calibrate == 0:
+            return None
+        return "sets B back to zero after the calibration; set method.calibrate=0"
+
     def scale(self, site: Site) -> float:
         return self.alpha / self.r
 

@@ -59,7 +59,8 @@ class SingLoRA(LowRank):
     def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         long = max(1.0, self.ramp * total)
         for d in deltas.values():
-            d.u.data.fill_(min(1.0, (step + 1) / long))
+            # u does not fall: a run that starts from an adapter keeps all of it
+            d.u.clamp_(min=min(1.0, (step + 1) / long))
 
 
 PLUGIN = SingLoRA
