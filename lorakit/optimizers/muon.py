@@ -31,15 +31,20 @@ class Muon(Optimizer):
     momentum: float = Field(default=0.95, ge=0, lt=1)
     nesterov: bool = True
 
+    def unavailable(self) -> str:
+        import torch
+
+        if hasattr(torch.optim, "Muon"):
+            return ""
+        return f"train.optimizer muon needs torch 2.9 or later, and this is {torch.__version__}"
+
     def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         import torch
 
         from lorakit.optimizers._together import Together
 
-        if not hasattr(torch.optim, "Muon"):
-            raise RecipeError(
-                f"train.optimizer muon needs torch 2.9 or later, and this is {torch.__version__}"
-            )
+        if reason := self.unavailable():
+            raise RecipeError(reason)
         spared = self._spared(attachment)
         matrices = []
         others = []

@@ -184,6 +184,15 @@ def test_paged_needs_cuda(trial):
         trial("paged_adamw").run()
 
 
+def test_muon_needs_a_newer_torch(monkeypatch):
+    muon = optimizers.get("muon").model_validate({})
+    assert muon.unavailable() == ""
+    monkeypatch.delattr(torch.optim, "Muon")
+    assert torch.__version__ in muon.unavailable()
+    with pytest.raises(RecipeError, match="muon"):
+        muon.build([], 1e-2, None)
+
+
 def test_the_average_of_schedule_free_is_kept(trial):
     """What is scored and saved is x; the checkpoint holds y, where gradients are taken."""
     run = trial("schedule_free")
