@@ -9,8 +9,11 @@ from torch import Tensor
 
 
 def trimmed(change: Tensor, density: float) -> Tensor:
-    """The change with its `density` largest numbers by magnitude, and zeros for the others."""
-    count = int(density * change.numel())
+    """The change with its `density` largest numbers by magnitude, and zeros for the others.
+
+    One number is kept at least: in the core space of two adapters of rank 1 a change has four.
+    """
+    count = min(change.numel(), max(1, int(density * change.numel())))
     kept = torch.topk(change.abs().flatten(), count).indices
     mask = torch.zeros(change.numel(), dtype=change.dtype)
     mask[kept] = 1

@@ -8,7 +8,7 @@ No number belongs to two adapters. The first adapter chooses first, so the order
 matters. Yang et al. 2025, CABS: Conflict-Aware and Balanced Sparsification, arXiv 2503.01874.
 
 The numbers are taken row by row. A last block of fewer than m numbers keeps its share of n / m,
-rounded down.
+rounded down; a change with fewer than m numbers in all keeps one at least.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class CABS(MatrixRule):
         sizes = change.abs().flatten()
         blocks = sizes[: len(sizes) // self.m * self.m].view(-1, self.m)
         tail = sizes[blocks.numel() :].view(1, -1)
-        parts = [(blocks, self.n), (tail, tail.numel() * self.n // self.m)]
+        of_tail = tail.numel() * self.n // self.m
+        if len(sizes) < self.m:
+            of_tail = min(len(sizes), max(1, of_tail))
+        parts = [(blocks, self.n), (tail, of_tail)]
         masks = []
         for numbers, count in parts:
             chosen = torch.topk(numbers, count, dim=1).indices

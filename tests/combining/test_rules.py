@@ -387,6 +387,24 @@ def test_cabs_is_the_reference_s():
     assert _digest(found) == pytest.approx(REFERENCE["cabs"], rel=1e-10, abs=1e-10)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("name", ["magnitude", "ties", "cabs"])
+def test_a_change_of_few_numbers_keeps_the_largest(name, size):
+    change = torch.linspace(-1, -4, size, dtype=torch.float64)[None]
+    found = rules.get(name)().combine([change], (1.0,), torch.Generator())
+    largest = torch.zeros_like(change)
+    largest[0, -1] = change[0, -1]
+    assert torch.equal(found, largest)
+    nothing = torch.zeros(0, 3, dtype=torch.float64)
+    assert rules.get(name)().combine([nothing], (1.0,), torch.Generator()).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "ties"])
+def test_adapters_of_rank_1_are_combined_in_core_space(name):
+    found = _combined(name, _pairs((1, 1)), (1.0, 1.0), space="core")
+    assert (found.b @ found.a).any()
+
+
 @pytest.mark.parametrize(
     ("case", "name", "fields"),
     [
