@@ -22,7 +22,7 @@ from tests.tiers import tier as marks_of
 FAMILIES = tuple(
     "bert roberta distilbert deberta deberta-v2 gpt2 gpt_neox bloom opt llama phi3 t5".split()
 )
-UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
+UNFIT = {("bitfit", "llama"), ("bitfit", "phi3"), ("bitfit", "t5")}
 """No bias vectors: refused, see test_subset.py."""
 ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
 UNFIT |= {("lora_bias", family) for family in ("phi3", "t5")}

@@ -40,7 +40,13 @@ def test_bitfit_takes_biases_by_name_as_the_reference_code_does(tiny):
     assert "deberta.encoder.layer.0.attention.self.q_bias" in trained
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_bitfit_trains_the_bias_vectors_of_experts(tiny):
+    """Those of all experts are the rows of one parameter."""
+    found = attach(BitFit(), tiny("gpt_oss", "CausalLM")).trained()
+    assert any(name.endswith("down_proj_bias") for name in found)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "t5"])
 def test_bitfit_without_biases_is_refused(tiny, family):
     model = tiny(family)
     with pytest.raises(ModelError, match="no bias"):

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class BitFit(Method):
-    """Trains every parameter with "bias" in its name, as the reference code does."""
+    """Trains every parameter that its module calls a bias.
+
+    The reference code looks for "bias" in the whole name, where T5 and MPNet also have the module
+    `relative_attention_bias`, a table of attention scores.
+    """
 
     name: Literal["bitfit"] = "bitfit"
 
@@ -36,7 +40,7 @@ class BitFit(Method):
         biases = {
             name: p
             for name, p in model.named_parameters()
-            if "bias" in name and name not in newly_initialised
+            if "bias" in name.rpartition(".")[2] and name not in newly_initialised
         }
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in biases.values()):
             raise ModelError(
@@ -45,7 +49,7 @@ class BitFit(Method):
             )
         if not biases:
             raise ModelError(
-                "bitfit: this architecture has no bias vectors (the Llama shape has none); "
+                "bitfit: this architecture has no bias vectors (Llama and T5 have none); "
                 "take another method"
             )
         return SubsetAttachment(model, self, biases.keys(), newly_initialised)
