@@ -423,3 +423,10 @@ class TestABudget:
     def test_leaves_no_choice_to_a_target(self):
         with pytest.raises(ValueError, match=r"budget .*query"):
             LoRA(budget=1000, targets=(Target(match="query", alpha=3),))
+
+
+def test_a_module_of_the_base_whose_name_ends_in_delta_does_not_train():
+    model = nn.ModuleDict({"query": nn.Linear(4, 4), "time_delta": nn.Linear(4, 4)})
+    attachment = LoRA(targets=("query",), r=2).attach(model, {})
+    assert {name.rpartition(".")[2] for name in attachment.trained()} == {"A", "B"}
+    assert len(attachment.trained()) == 2

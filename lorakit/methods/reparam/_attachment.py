@@ -70,7 +70,7 @@ class ReparamAttachment(Attachment):
         own = dict(model.named_parameters())
         # a tied parameter has one name here
         self.newly_initialised = newly_initialised & set(own)
-        trained = {name for name, p in own.items() if f"{CHILD}." in name and p.requires_grad}
+        trained = {name for name, p in own.items() if f".{CHILD}." in name and p.requires_grad}
         train_only(model, self.newly_initialised | trained)
 
     def _refuse_unfit(self) -> None:
