@@ -35,6 +35,8 @@ class Init(Config, ABC):
     """Whether B trains; False: it keeps its first values."""
     chooses_ranks: ClassVar[bool] = False
     """Whether `settle` changes ranks."""
+    starts_at_base: ClassVar[bool] = True
+    """Whether dW is zero at the start; if `moves`, it is."""
     looks_at: ClassVar[Literal["inputs", "gradients"] | None] = None
     """What `see` is given; None: it looks at nothing."""
 

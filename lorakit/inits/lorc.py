@@ -17,7 +17,7 @@ the weights of the targets a second time and takes an SVD of each; training is a
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lorakit.inits import Init, MethodDelta
 
@@ -28,6 +28,7 @@ class LoRC(Init):
     """Low-rank compensation of the quantization error."""
 
     name: Literal["lorc"] = "lorc"
+    starts_at_base: ClassVar[bool] = False
 
     def begin(self, d: MethodDelta) -> None:
         import torch

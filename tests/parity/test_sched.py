@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lorakit.errors import ModelError, RecipeError
+from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.methods.reparam import lori, losia, rosa
 from lorakit.methods.reparam._ranked import Ranks, ranks_by_depth
@@ -446,6 +447,17 @@ def test_lorc_is_the_first_step_of_loftq(stored, kind):
         gap = (delta.matrix() - wanted).abs().max() / wanted.abs().max()
         assert gap < 2e-5
         assert (error - delta.matrix()).norm() < 0.95 * error.norm()
+
+
+@pytest.mark.parametrize("name", inits.names())
+def test_an_init_says_whether_it_starts_at_a_quantized_base(stored, name):
+    from lorakit.bases.load import load
+    from lorakit.models import Model
+
+    base: Any = load(Model(name=stored, quantize="nf4"), "causal")
+    attachment = attach(_method("lora", init=name), base)
+    changes = any(delta.matrix().any() for delta in attachment.deltas.values())
+    assert attachment.method.starts_at_base is not changes
 
 
 def test_lorc_names_a_weight_that_the_files_do_not_have(stored):

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from lorakit.errors import MetricError
 from lorakit.metrics import metrics
 from lorakit.runs.examiner import Examiner
 from lorakit.tasks import _scoring
 from lorakit.verbs.train import untrained
+from tests.attaching import attach
+from tests.conftest import small_method
 from tests.tiers import unit_or_slow
 
 FEW = [
@@ -83,6 +89,27 @@ def test_methods_and_rates_share_it(lorakit_cli, tmp_path, scored):
     untrained._asked.clear()
     _, alone = _train(lorakit_cli, tmp_path / "alone", "quickstart", *FEW, "method=full")
     assert found == [alone] * 4
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix_embedding", "xlora"])
+def test_it_has_an_adapter_that_training_starts_from(tiny, monkeypatch, method):
+    """Without one, it is the bare base."""
+    base = tiny("gpt2", "CausalLM")
+    bare = base.logits()
+    attachment = attach(small_method(method), base)
+    base.step(attachment)
+    monkeypatch.setattr(untrained, "autocast", lambda *_: nullcontext())
+    recipe = SimpleNamespace(method=attachment.method)
+    examiner = SimpleNamespace(untrained=lambda *_: base.logits())
+    ready: Any = SimpleNamespace(attachment=attachment, examiner=examiner, base=base)
+    accelerator = SimpleNamespace(device="cpu")
+    for start in (None, "adapter"):
+        job: Any = SimpleNamespace(
+            recipe=recipe, start=start, scored=("validation",), accelerator=accelerator
+        )
+        found = untrained._ask(job, ready)
+        started = start is not None or attachment.method.starts_at_base
+        assert torch.equal(found, base.logits() if started else bare)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ class Ranked(LowRank, ABC):
             raise ValueError(f"ranks and {other} both choose ranks; leave one out")
         return self
 
+    @property
+    def starts_at_base(self) -> bool:
+        return self.init.starts_at_base
+
     def looker(self) -> Init:
         return self.init
 

@@ -60,7 +60,8 @@ def _answers(job: TrainJob, ready: ReadySeed) -> _Answers:
 
 def _ask(job: TrainJob, ready: ReadySeed) -> _Answers:
     bare = nullcontext()
-    if not job.recipe.method.starts_at_base:
+    # an adapter that training starts from is part of the model before training
+    if job.start is None and not job.recipe.method.starts_at_base:
         bare = ready.attachment.off()
     with bare, autocast(job.recipe, job.accelerator.device):
         return ready.examiner.untrained(ready.base.model, list(job.scored))
