@@ -61,7 +61,7 @@ def config_of(
         config = peft.config_of(attachment, base, revision, task_type)
     else:
         config = common_fields(attachment, base, revision, task_type)
-    config |= {"peft_type": form.type, **form.needs, **form.to_peft(attachment.method)}
+    config |= {"peft_type": form.type, **form.needs, **form.written(attachment.method)}
     if form.conv1d:
         config["fan_in_fan_out"] = _on_conv1d(attachment)
     return config
@@ -118,7 +118,7 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Metho
             continue
         if issubclass(method, Ranked):
             fields = peft.ranked_fields(config, tensors, form.needs)
-            return method.model_validate({**fields, **form.from_peft(config)})
+            return method.model_validate({**fields, **form.read(config)})
         own = _own_fields(config, form)
         end = "." + _end(next(iter(form.tensors.values())))
         paths = sorted(name[len(PREFIX) : -len(end)] for name in tensors if name.endswith(end))
@@ -135,32 +135,10 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Metho
 def _own_fields(config: Mapping[str, Any], form: PeftForm) -> dict[str, Any]:
     """The method's fields. AdapterError: a field is absent, or one that nothing reads has a
     value."""
-    read = _ReadKeys(config)
-    try:
-        own = form.from_peft(read)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(
-            f"adapter_config.json of type {form.type} lacks a field, or has a wrong value: {error}"
-        ) from error
-    known = peft.COMMON_FIELDS | read.keys_read | set(form.needs) | set(form.unused)
+    own = form.read(config)
+    known = peft.COMMON_FIELDS | form.known()
     refuse_variant({k: v for k, v in config.items() if k not in known and v not in UNUSED_VALUES})
     return own
-
-
-class _ReadKeys(dict[str, Any]):
-    """A configuration that notes which of its fields are read."""
-
-    def __init__(self, config: Mapping[str, Any]):
-        super().__init__(config)
-        self.keys_read: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.keys_read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.keys_read.add(key)
-        return super().get(key, default)
 
 
 def plain_names(tensors: Iterable[str]) -> set[str]:

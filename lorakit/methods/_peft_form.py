@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorakit.errors import AdapterError
+
 Fields = Mapping[str, Any]
+_REQUIRED = object()
+"""In the place of a default: a file must have the field."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,17 @@ class PeftForm:
     """
     optional: tuple[str, ...] = ()
     """Those of `tensors` that a module has or lacks by its shape; not the first of them."""
+    fields: Mapping[str, str | tuple[str, Any]] = field(default_factory=dict)
+    """The method's field -> PEFT's, or (PEFT's, the value where a file lacks it). Of a `Ranked`
+    method r, alpha, scaling and dropout are written and read in any case."""
     to_peft: Callable[[Any], dict[str, Any]] = lambda method: {}
-    """The method -> its fields of adapter_config.json. Of a `Ranked` method r, alpha, scaling and
-    dropout are written and read in any case."""
+    """The method -> what is written besides `fields`."""
     from_peft: Callable[[Fields], dict[str, Any]] = lambda config: {}
-    """The fields of adapter_config.json -> those of the method, without its targets."""
-    unused: tuple[str, ...] = ()
-    """Fields that neither function names and that do not change what a trained adapter computes.
+    """adapter_config.json -> the method's fields that are not in `fields`."""
+    others: tuple[str, ...] = ()
+    """PEFT's fields that `from_peft` reads, or that do not change what a trained adapter computes.
 
-    Any other field with a value is refused.
+    A field that is named nowhere here is refused if it has a value.
     """
     needs: Fields = field(default_factory=dict)
     """Fields that adapter_config.json must have with these values, as `use_dora: true`."""
@@ -43,6 +49,35 @@ class PeftForm:
     """Whether they are written; False: PEFT draws them from the seed, as lorakit does."""
     conv1d: bool = False
     """Whether PEFT's class adapts GPT-2's Conv1D."""
+
+    def written(self, method: Any) -> dict[str, Any]:
+        """The method's fields of adapter_config.json."""
+        named = {theirs: getattr(method, own) for own, theirs, _ in self._entries()}
+        return {**named, **self.to_peft(method)}
+
+    def read(self, config: Fields) -> dict[str, Any]:
+        """The method's fields, without its targets. AdapterError: the file lacks one."""
+        found = {}
+        for own, theirs, default in self._entries():
+            found[own] = config.get(theirs, default)
+            if found[own] is _REQUIRED:
+                raise AdapterError(
+                    f"adapter_config.json of type {self.type} lacks the field {theirs}"
+                )
+        if "dropout" in found:
+            # null in files of some versions
+            found["dropout"] = found["dropout"] or 0.0
+        return {**found, **self.from_peft(config)}
+
+    def known(self) -> set[str]:
+        """The fields that a file may have, besides those of every adapter."""
+        return {theirs for _, theirs, _ in self._entries()} | {*self.needs, *self.others}
+
+    def _entries(self) -> Iterator[tuple[str, str, Any]]:
+        """(the method's field, PEFT's, the value where a file lacks it)."""
+        for own, entry in self.fields.items():
+            theirs, default = (entry, _REQUIRED) if isinstance(entry, str) else entry
+            yield own, theirs, default
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lorakit.adapters import peft
+from lorakit.adapters import native, peft
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
@@ -271,6 +271,14 @@ def test_the_scale_of_an_adapter_from_peft(base, from_peft, tmp_path, config, sc
 def test_a_field_of_another_type_is_named(from_peft, tmp_path, config):
     with pytest.raises(AdapterError, match=rf"adapter_config\.json.*{next(iter(config))}"):
         read_adapter(from_peft(tmp_path, _tensors(), **config))
+
+
+@pytest.mark.parametrize("alpha", [{}, {"alpha": None}, {"alpha": "8"}, {"alpha": [8]}], ids=str)
+def test_a_field_that_loha_needs_is_absent_or_of_another_type(alpha):
+    ends = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+    tensors = {f"{PREFIX}query.{end}": torch.zeros(2, 2) for end in ends}
+    with pytest.raises(AdapterError, match="alpha"):
+        native.method_of({"peft_type": "LOHA", "r": 2, **alpha}, tensors)
 
 
 @pytest.mark.parametrize("config", [{"r": 16}, {"rank_pattern": {"query": 4}}], ids=str)

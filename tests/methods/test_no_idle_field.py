@@ -115,7 +115,7 @@ def _trained(method: Any) -> dict[str, Any]:
         "shapes": {n: (tuple(p.shape), p.requires_grad) for n, p in model.model.named_parameters()},
         "rates": {name: method.rate_of(name) for name in names},
         "batches to see": method.batches_to_see,
-        "form": {} if method.peft is None else method.peft.to_peft(method),
+        "form": {} if method.peft is None else method.peft.written(method),
     }
     # gradients that differ by a factor alone would have one order by size and by square
     losses_to_see = [model.loss, lambda: model.model(**model.inputs).logits[..., 0].sum()]

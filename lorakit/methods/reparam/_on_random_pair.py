@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -42,29 +42,17 @@ def peft_form(kind: str) -> PeftForm:
     `sample_at_inference` of PVeRA is refused: an evaluation would depend on a draw.
     """
 
-    def to_peft(method: Any) -> dict[str, Any]:
-        return {
-            "r": method.r,
-            "projection_prng_key": method.seed,
-            "save_projection": True,
-            "d_initial": method.d,
-            f"{kind}_dropout": method.dropout,
-        }
-
-    def from_peft(config: Any) -> dict[str, Any]:
-        return {
-            "r": config["r"],
-            "seed": config.get("projection_prng_key", 0),
-            "d": config.get("d_initial", 0.1),
-            "dropout": float(config.get(f"{kind}_dropout") or 0.0),
-        }
-
     return PeftForm(
         type=kind.upper(),
         tensors={"b": f"{kind}_lambda_b", "d": f"{kind}_lambda_d"},
-        to_peft=to_peft,
-        from_peft=from_peft,
-        unused=("init_weights", "save_projection", "generator_seed"),
+        fields={
+            "r": "r",
+            "seed": ("projection_prng_key", 0),
+            "d": ("d_initial", 0.1),
+            "dropout": (f"{kind}_dropout", 0.0),
+        },
+        to_peft=lambda method: {"save_projection": True},
+        others=("init_weights", "save_projection", "generator_seed"),
         shared={"A": f"base_model.{kind}_A", "B": f"base_model.{kind}_B"},
         conv1d=True,
     )

@@ -13,7 +13,7 @@ average. A (r, in) and B (out, r) start at N(0, 0.02^2), E at zero. Zhang et al.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,30 +26,6 @@ EMPTIED = "emptied"
 """The memory of a delta: whether all of its parts are removed."""
 
 
-def _to_peft(method: AdaLoRA) -> dict[str, Any]:
-    return {
-        "r": method.r,
-        "init_r": method.r,
-        "target_r": method.final,
-        "lora_alpha": method.alpha,
-        "lora_dropout": method.dropout,
-        "total_step": 1,  # PEFT wants a number above zero; it is of training alone
-        "orth_reg_weight": method.orthogonal,
-        "deltaT": method.every,
-    }
-
-
-def _from_peft(config: Any) -> dict[str, Any]:
-    return {
-        "r": config["init_r"],
-        "final": config["target_r"],
-        "alpha": float(config["lora_alpha"]),
-        "dropout": float(config.get("lora_dropout") or 0.0),
-        "orthogonal": float(config.get("orth_reg_weight", 0.5)),
-        "every": config.get("deltaT", 1),
-    }
-
-
 class AdaLoRA(LowRank):
     """Adaptive budget allocation."""
 
@@ -60,9 +36,17 @@ class AdaLoRA(LowRank):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="ADALORA",
         tensors={"A": "lora_A", "B": "lora_B", "E": "lora_E"},
-        to_peft=_to_peft,
-        from_peft=_from_peft,
-        unused=tuple(
+        fields={
+            "r": "init_r",
+            "final": "target_r",
+            "alpha": "lora_alpha",
+            "dropout": ("lora_dropout", 0.0),
+            "orthogonal": ("orth_reg_weight", 0.5),
+            "every": ("deltaT", 1),
+        },
+        # PEFT wants a total_step above zero; it is of training alone
+        to_peft=lambda method: {"r": method.r, "total_step": 1},
+        others=tuple(
             "r rank_pattern beta1 beta2 tinit tfinal total_step init_lora_weights "
             "loftq_config qalora_group_size".split()
         ),

@@ -34,9 +34,8 @@ class C3A(Applied):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="C3A",
         tensors={"w": "c3a_kernel"},
-        to_peft=lambda method: {"block_size": method.block_size},
-        from_peft=lambda config: {"block_size": config["block_size"]},
-        unused=("init_weights",),
+        fields={"block_size": "block_size"},
+        others=("init_weights",),
     )
     block_size: int = Field(default=128, ge=1)
     """b: rows and columns of a block; it divides both sizes of every weight."""

@@ -9,7 +9,7 @@ arXiv 2503.18225.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,18 +17,6 @@ from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, PeftForm, Shap
 
 LEAST_NORM = 1e-4
 """Below it a norm counts as this number, as in PEFT: B is zero at the start."""
-
-
-def _to_peft(method: DeLoRA) -> dict[str, Any]:
-    return {"r": method.r, "delora_lambda": method.strength, "module_dropout": method.dropout}
-
-
-def _from_peft(config: Any) -> dict[str, Any]:
-    return {
-        "r": config["r"],
-        "strength": float(config.get("delora_lambda", 15)),
-        "dropout": float(config.get("module_dropout") or 0.0),
-    }
 
 
 class DeLoRA(LowRank):
@@ -43,9 +31,8 @@ class DeLoRA(LowRank):
             "strength": "delora_lambda",
             "w": "delora_w_norm",
         },
-        to_peft=_to_peft,
-        from_peft=_from_peft,
-        unused=("init_weights",),
+        fields={"r": "r", "strength": ("delora_lambda", 15.0), "dropout": ("module_dropout", 0.0)},
+        others=("init_weights",),
     )
     r: int = Field(default=8, ge=1)
     """Rank of dW."""

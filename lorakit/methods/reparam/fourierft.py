@@ -31,17 +31,12 @@ class FourierFT(Dense):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="FOURIERFT",
         tensors={"c": "fourierft_spectrum"},
-        to_peft=lambda method: {
-            "n_frequency": method.n,
-            "scaling": method.scaling,
-            "random_loc_seed": method.seed,
+        fields={
+            "n": ("n_frequency", 1000),
+            "scaling": ("scaling", 150.0),
+            "seed": ("random_loc_seed", 777),
         },
-        from_peft=lambda config: {
-            "n": config.get("n_frequency", 1000),
-            "scaling": float(config.get("scaling", 150.0)),
-            "seed": config.get("random_loc_seed", 777),
-        },
-        unused=("init_weights",),
+        others=("init_weights",),
         conv1d=True,
     )
     n: int = Field(default=1000, ge=1)

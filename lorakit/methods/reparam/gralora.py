@@ -8,30 +8,12 @@ k r, with LoRA's number of parameters. Jung et al. 2025, arXiv 2505.20355.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-
-def _to_peft(method: GraLoRA) -> dict[str, Any]:
-    return {
-        "r": method.r,
-        "alpha": method.alpha,
-        "gralora_k": method.k,
-        "gralora_dropout": method.dropout,
-    }
-
-
-def _from_peft(config: Any) -> dict[str, Any]:
-    return {
-        "r": config["r"],
-        "alpha": float(config["alpha"]),
-        "k": config["gralora_k"],
-        "dropout": float(config.get("gralora_dropout") or 0.0),
-    }
 
 
 class GraLoRA(LowRank):
@@ -42,9 +24,8 @@ class GraLoRA(LowRank):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="GRALORA",
         tensors={"A": "gralora_A", "B": "gralora_B"},
-        to_peft=_to_peft,
-        from_peft=_from_peft,
-        unused=("init_weights",),
+        fields={"r": "r", "alpha": "alpha", "k": "gralora_k", "dropout": ("gralora_dropout", 0.0)},
+        others=("init_weights",),
         needs={"hybrid_r": 0},
         conv1d=True,
     )

@@ -23,12 +23,8 @@ class HiRA(Dense):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="HIRA",
         tensors={"A": "hira_A", "B": "hira_B"},
-        to_peft=lambda method: {"r": method.r, "hira_dropout": method.dropout},
-        from_peft=lambda config: {
-            "r": config["r"],
-            "dropout": float(config.get("hira_dropout") or 0.0),
-        },
-        unused=("init_weights",),
+        fields={"r": "r", "dropout": ("hira_dropout", 0.0)},
+        others=("init_weights",),
         conv1d=True,
     )
     r: int = Field(default=32, ge=1)

@@ -25,9 +25,8 @@ class HRA(LowRank):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="HRA",
         tensors={"U": "T:hra_u"},
-        to_peft=lambda method: {"r": method.r},
-        from_peft=lambda config: {"r": config["r"]},
-        unused=("init_weights",),
+        fields={"r": "r"},
+        others=("init_weights",),
         needs={"apply_GS": False},
     )
     r: int = Field(default=8, ge=2, multiple_of=2)

@@ -27,9 +27,8 @@ class LoHa(LowRank):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="LOHA",
         tensors={"B1": "hada_w1_a", "A1": "hada_w1_b", "B2": "hada_w2_a", "A2": "hada_w2_b"},
-        to_peft=lambda method: {"r": method.r, "alpha": method.alpha},
-        from_peft=lambda config: {"r": config["r"], "alpha": float(config["alpha"])},
-        unused=("init_weights", "use_effective_conv2d", "rank_dropout", "module_dropout"),
+        fields={"r": "r", "alpha": "alpha"},
+        others=("init_weights", "use_effective_conv2d", "rank_dropout", "module_dropout"),
     )
     r: int = Field(default=8, ge=1)
     """Rank of each of the two."""

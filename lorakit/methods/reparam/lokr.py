@@ -32,17 +32,8 @@ class LoKr(Applied):
         type="LOKR",
         tensors={"W1": "lokr_w1", "W2": "lokr_w2", "B": "lokr_w2_a", "A": "lokr_w2_b"},
         optional=("W2", "B", "A"),
-        to_peft=lambda method: {
-            "r": method.r,
-            "alpha": method.alpha,
-            "decompose_factor": method.factor,
-        },
-        from_peft=lambda config: {
-            "r": config["r"],
-            "alpha": float(config["alpha"]),
-            "factor": config.get("decompose_factor", -1),
-        },
-        unused=(
+        fields={"r": "r", "alpha": "alpha", "factor": ("decompose_factor", -1)},
+        others=(
             "init_weights",
             "use_effective_conv2d",
             "rank_dropout",

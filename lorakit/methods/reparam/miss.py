@@ -20,21 +20,13 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 
 
 def _to_peft(method: MiSS) -> dict[str, Any]:
-    return {
-        "r": method.r,
-        "mini_r": method.mini_r,
-        "miss_dropout": method.dropout,
-        "init_weights": True if method.form == "miss" else method.form,
-    }
+    return {"mini_r": method.mini_r, "init_weights": True if method.form == "miss" else method.form}
 
 
 def _from_peft(config: Any) -> dict[str, Any]:
     form = config.get("init_weights", True)
-    mini_r = config.get("mini_r", 1)
     return {
-        "r": config["r"],
-        "mini_r": mini_r if form == "mini" else 1,
-        "dropout": float(config.get("miss_dropout") or 0.0),
+        "mini_r": config.get("mini_r", 1) if form == "mini" else 1,
         "form": form if isinstance(form, str) else "miss",
     }
 
@@ -46,7 +38,12 @@ class MiSS(Dense):
     tiny = {"r": 8}
     idle_unless = {"mini_r": ("form", ("mini",))}
     peft: ClassVar[PeftForm | None] = PeftForm(
-        type="MISS", tensors={"B": "miss_block"}, to_peft=_to_peft, from_peft=_from_peft
+        type="MISS",
+        tensors={"B": "miss_block"},
+        fields={"r": "r", "dropout": ("miss_dropout", 0.0)},
+        to_peft=_to_peft,
+        from_peft=_from_peft,
+        others=("mini_r", "init_weights"),
     )
     r: int = Field(default=64, ge=1)
     """Number of rows of B, at most the in of every weight."""

@@ -37,20 +37,14 @@ class RandLoRA(LowRank):
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="RANDLORA",
         tensors={"scales": "randlora_lambda", "gamma": "randlora_gamma"},
-        to_peft=lambda method: {
-            "r": method.r,
-            "randlora_alpha": method.alpha,
-            "randlora_dropout": method.dropout,
-            "projection_prng_key": method.seed,
-            "save_projection": False,
+        fields={
+            "r": "r",
+            "alpha": "randlora_alpha",
+            "dropout": ("randlora_dropout", 0.0),
+            "seed": ("projection_prng_key", 0),
         },
-        from_peft=lambda config: {
-            "r": config["r"],
-            "alpha": float(config["randlora_alpha"]),
-            "dropout": float(config.get("randlora_dropout") or 0.0),
-            "seed": config.get("projection_prng_key", 0),
-        },
-        unused=("init_weights", "save_projection"),
+        to_peft=lambda method: {"save_projection": False},
+        others=("init_weights", "save_projection"),
         shared={"A": "base_model.randlora_A", "B": "base_model.randlora_B"},
         writes_shared=False,
         conv1d=True,
