@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorakit.methods.prompt._prompt import NewInputs
+from lorakit.methods.prompt._prompt import NewInputs, PromptAttachment
 from lorakit.nn.prompt import Prompt
 
 
@@ -53,3 +53,10 @@ class EncodedInputs(NewInputs):
         if self.lstm_head is not None:
             x = self.lstm_head(x[None])[0][0]
         return self.mlp_head(x)
+
+
+class EncodedAttachment(PromptAttachment):
+    """A network that gives the embeddings; the base is frozen."""
+
+    def _part(self, start: Tensor) -> NewInputs:
+        return EncodedInputs(start, self.prompt, self.method)

@@ -11,8 +11,9 @@ from transformers import DynamicCache
 
 from lorakit.errors import ModelError
 from lorakit.methods.prompt._prompt import COMMON, NewInputs, PromptAttachment
+from lorakit.methods.prompt.prefix_tuning import PrefixTuning
 from lorakit.nn.prompt import Prompt, refuse_other_books
-from lorakit.nn.select import Site
+from lorakit.nn.select import Roles, Site
 from lorakit.nn.settings import setting, text_config
 
 
@@ -125,21 +126,22 @@ class KeyValuePrompt(Prompt):
 class PrefixAttachment(PromptAttachment):
     """Keys and values before every row; the base is frozen."""
 
-    def __init__(self, model: Any, method: Any, newly_initialised: Collection[str]):
-        """method: `PrefixTuning`."""
+    method: PrefixTuning
+
+    def __init__(
+        self, model: Any, method: PrefixTuning, roles: Roles, newly_initialised: Collection[str]
+    ):
         self.sizes = sizes_of(model.config)
-        self.added_tokens = method.added_tokens
-        self.hidden = method.hidden
-        super().__init__(model, method, {}, newly_initialised, layers=False)
+        super().__init__(model, method, roles, newly_initialised)
 
     def _prompt(self, model: nn.Module, body: nn.Module) -> Prompt:
-        return KeyValuePrompt(model, body, self.added_tokens, self.sizes)
+        return KeyValuePrompt(model, body, self.method.added_tokens, self.sizes)
 
     def _starts(self, model: Any, sites: Sequence[Site]) -> list[Tensor]:
-        return [_first_values(model, self.added_tokens, self.sizes)]
+        return [_first_values(model, self.method.added_tokens, self.sizes)]
 
     def _part(self, start: Tensor) -> NewInputs:
-        part = KeyValues(start, self.prompt, self.hidden, self.sizes.keys)
+        part = KeyValues(start, self.prompt, self.method.hidden, self.sizes.keys)
         assert isinstance(self.prompt, KeyValuePrompt)
         self.prompt.part = part
         return part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lorakit.errors import ModelError
 from lorakit.methods._inserts import Insert, InsertAttachment
+from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.nn.prompt import Prompt
 from lorakit.nn.select import Roles, Site, blocks
 from lorakit.nn.settings import setting
@@ -49,29 +50,23 @@ class NewInputs(Insert):
 class PromptAttachment(InsertAttachment):
     """Vectors at the embeddings, and at the end of some blocks; the base is frozen."""
 
+    method: PromptTokens
+
     def __init__(
-        self,
-        model: Any,
-        method: Any,
-        roles: Roles,
-        newly_initialised: Collection[str],
-        layers: bool,
-        inputs: Callable[[Tensor, Prompt], NewInputs] = NewInputs,
+        self, model: Any, method: PromptTokens, roles: Roles, newly_initialised: Collection[str]
     ):
-        """layers: whether each block but the last has vectors too. method: `PromptTokens`. inputs:
-        what holds the vectors, from their first values."""
+        self.method = method
         refuse_unfit(model, method)
         path, embedding = next(
             (p, m) for p, m in model.named_modules() if m is model.get_input_embeddings()
         )
         sites = [
             Site(path, embedding, "all", None, "embedding"),
-            *(blocks(model, roles)[:-1] if layers else []),
+            *(blocks(model, roles)[:-1] if method.per_block else []),
         ]
         # the module with the embeddings: OPT's head calls it, not the base model around it
         body = model.get_submodule(path.rpartition(".")[0])
         self.tokens = method.prefix, method.infix
-        self.inputs = inputs
         starts = self._starts(model, sites)
         self.prompt = self._prompt(model, body)
         inserts = [(site, self._part(start)) for site, start in zip(sites, starts, strict=True)]
@@ -95,7 +90,7 @@ class PromptAttachment(InsertAttachment):
 
     def _part(self, start: Tensor) -> NewInputs:
         """What holds the vectors of a site."""
-        return self.inputs(start, self.prompt)
+        return NewInputs(start, self.prompt)
 
     def peft_sizes(self) -> dict[str, Any]:
         """The fields of adapter_config.json that say what the vectors are."""
@@ -142,7 +137,7 @@ class PromptAttachment(InsertAttachment):
             self.prompt.active = before
 
 
-def refuse_unfit(model: Any, method: Any) -> None:
+def refuse_unfit(model: Any, method: PromptTokens) -> None:
     """ModelError: the model is not a decoder, or has too few positions."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 

@@ -1,14 +1,24 @@
-"""The numbers of tokens that a prefix method adds, whatever of those tokens it trains."""
+"""What all methods have that add tokens to every row, whatever of those tokens they train."""
 
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar, TypeVar
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
 from lorakit.methods._base import Method
 from lorakit.methods._peft_form import PromptForm
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.methods.prompt._prompt import PromptAttachment
+    from lorakit.nn.select import Roles
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    PromptAttachment = Any
 
 Self = TypeVar("Self", bound="PromptTokens")
 
@@ -20,6 +30,8 @@ class PromptTokens(Method, ABC):
     merges: ClassVar[bool] = False
     peft_prompt: ClassVar[PromptForm | None] = None
     """PEFT's form of the method without an infix, if PEFT has it."""
+    per_block: ClassVar[bool] = False
+    """Whether each block but the last has vectors of its own, besides the embeddings."""
     prefix: int = Field(default=8, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
     infix: int = Field(default=8, ge=0, le=100_000)
@@ -34,3 +46,18 @@ class PromptTokens(Method, ABC):
     @property
     def added_tokens(self) -> int:
         return self.prefix + self.infix
+
+    def attachment_class(self) -> type[PromptAttachment]:
+        """The class of what `attach` returns."""
+        from lorakit.methods.prompt._prompt import PromptAttachment
+
+        return PromptAttachment
+
+    def attach(
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
+    ) -> PromptAttachment:
+        return self.attachment_class()(model, self, roles, newly_initialised)

@@ -17,21 +17,12 @@ slowly. The tokens cost context and attention in each forward pass, and cannot b
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment
 from lorakit.methods._peft_form import PromptForm
-from lorakit.methods.prompt._tokens import PromptTokens
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.prompt._prompt import NewInputs
-    from lorakit.nn.prompt import Prompt
-    from lorakit.nn.select import Roles
+from lorakit.methods.prompt._tokens import PromptAttachment, PromptTokens
 
 
 class PTuning(PromptTokens):
@@ -62,20 +53,10 @@ class PTuning(PromptTokens):
         },
     )
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
-        from lorakit.methods.prompt._encoder import EncodedInputs
-        from lorakit.methods.prompt._prompt import PromptAttachment
+    def attachment_class(self) -> type[PromptAttachment]:
+        from lorakit.methods.prompt._encoder import EncodedAttachment
 
-        def encoded(start: Tensor, prompt: Prompt) -> NewInputs:
-            return EncodedInputs(start, prompt, self)
-
-        return PromptAttachment(model, self, roles, newly_initialised, layers=False, inputs=encoded)
+        return EncodedAttachment
 
 
 PLUGIN = PTuning

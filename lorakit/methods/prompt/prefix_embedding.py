@@ -11,19 +11,12 @@ and an adapter is then in PEFT's format.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment
 from lorakit.methods._peft_form import PromptForm
 from lorakit.methods.prompt._tokens import PromptTokens
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
 
 
 class PrefixEmbedding(PromptTokens):
@@ -38,17 +31,6 @@ class PrefixEmbedding(PromptTokens):
         reads=("PROMPT_TUNING", "P_TUNING"),
         to_peft=lambda method: {"prompt_tuning_init": "RANDOM"},
     )
-
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
-        from lorakit.methods.prompt._prompt import PromptAttachment
-
-        return PromptAttachment(model, self, roles, newly_initialised, layers=False)
 
 
 PLUGIN = PrefixEmbedding

@@ -10,16 +10,9 @@ start as the model's own hidden states of the tokens that PrefixEmbedding starts
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
-from lorakit.methods._base import Attachment
 from lorakit.methods.prompt._tokens import PromptTokens
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
 
 
 class PrefixLayer(PromptTokens):
@@ -27,17 +20,7 @@ class PrefixLayer(PromptTokens):
 
     name: Literal["prefix_layer"] = "prefix_layer"
     tiny = {"prefix": 3, "infix": 2}
-
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
-        from lorakit.methods.prompt._prompt import PromptAttachment
-
-        return PromptAttachment(model, self, roles, newly_initialised, layers=True)
+    per_block: ClassVar[bool] = True
 
 
 PLUGIN = PrefixLayer

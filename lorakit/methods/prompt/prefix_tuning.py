@@ -16,19 +16,12 @@ cost attention in each forward pass, and cannot be merged.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment
 from lorakit.methods._peft_form import PromptForm
-from lorakit.methods.prompt._tokens import PromptTokens
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.prompt._tokens import PromptAttachment, PromptTokens
 
 
 class PrefixTuning(PromptTokens):
@@ -51,16 +44,10 @@ class PrefixTuning(PromptTokens):
         to_peft=lambda method: {"prefix_projection": False},
     )
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
+    def attachment_class(self) -> type[PromptAttachment]:
         from lorakit.methods.prompt._key_values import PrefixAttachment
 
-        return PrefixAttachment(model, self, newly_initialised)
+        return PrefixAttachment
 
 
 PLUGIN = PrefixTuning
