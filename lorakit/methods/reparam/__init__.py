@@ -1,8 +1,9 @@
 """Reparametrisations: W0 + dW, one file per method. They can be merged into the base.
 
-A method derives from `LowRank` (two small matrices), `Ranked` (with a trained A and B), `Dense`
-(any dW) or `Applied` (a cheap product dW x), and has its formulas as pure functions of a delta. Its
-file imports what it needs from here: the bases, and the types of its annotations.
+A method derives from `LowRank` (two small matrices), `ScaledByRank` (the same, times alpha / r),
+`Ranked` (with a trained A and B), `Dense` (any dW) or `Applied` (a cheap product dW x), and has its
+formulas as pure functions of a delta. Its file imports what it needs from here: the bases, and the
+types of its annotations.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lorakit.methods.reparam._contract import (
     Target,
     Tensor,
 )
-from lorakit.methods.reparam._lowrank import Applied, Dense, LowRank
+from lorakit.methods.reparam._lowrank import Applied, Dense, LowRank, ScaledByRank
 from lorakit.methods.reparam._ranked import Ranked
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PeftForm",
     "Ranked",
     "Reparam",
+    "ScaledByRank",
     "Shape",
     "Site",
     "Target",

@@ -49,6 +49,17 @@ class LowRank(Reparam, ABC):
         return self.reads(d).detach(), self.writes(d).detach(), d.scale
 
 
+class ScaledByRank(LowRank, ABC):
+    """The same with s = alpha / r, for an r of the method's own."""
+
+    r: int
+    alpha: float = Field(default=16, gt=0, le=1e6)
+    """The product is scaled by alpha / r."""
+
+    def scale(self, site: Site) -> float:
+        return self.alpha / self.r
+
+
 class Dense(Reparam, ABC):
     """dW of any rank, formed in every forward pass: for what has no cheaper form."""
 

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 TINY = 1e-8
 """Added to the norm of dW, which is zero at the start."""
@@ -33,7 +33,7 @@ EMPTIED = "emptied"
 """The memory of a delta: whether all of its parts are removed."""
 
 
-class DynamicRank(LowRank):
+class DynamicRank(ScaledByRank):
     """Dynamic low-rank adaptation."""
 
     name: Literal["dynamic_rank"] = "dynamic_rank"
@@ -64,9 +64,6 @@ class DynamicRank(LowRank):
         if self.warm + self.cool >= 1:
             raise ValueError(f"warm + cool is {self.warm + self.cool:g}; it must be below 1")
         return self
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (self.r, site.shape[1]), "B": (site.shape[0], self.r), "c": (self.r, 1)}

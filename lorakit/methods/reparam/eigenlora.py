@@ -26,7 +26,7 @@ from typing import Literal
 from pydantic import Field
 
 from lorakit.methods._adapters import OnAdapters
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 NEGLIGIBLE = 1e-6
 """Singular value, as a share of the largest, from which a direction counts."""
@@ -48,7 +48,7 @@ def directions(rows: Tensor, k: int) -> Tensor:
     return torch.cat([kept, torch.linalg.qr(drawn.T).Q.T]).to(rows.dtype)
 
 
-class EigenLoRA(OnAdapters, LowRank):
+class EigenLoRA(OnAdapters, ScaledByRank):
     """Coefficients of principal directions of adapters."""
 
     name: Literal["eigenlora"] = "eigenlora"
@@ -57,11 +57,6 @@ class EigenLoRA(OnAdapters, LowRank):
     """Rank of dW."""
     components: int = Field(default=32, ge=1)
     """K, the number of directions of each side."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

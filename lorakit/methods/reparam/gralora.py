@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, PeftForm, ScaledByRank, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
 
 
-class GraLoRA(LowRank):
+class GraLoRA(ScaledByRank):
     """Granular low-rank adaptation."""
 
     name: Literal["gralora"] = "gralora"
@@ -41,9 +41,6 @@ class GraLoRA(LowRank):
         if self.r % self.k:
             raise ValueError(f"r is {self.r}, and k = {self.k} does not divide it")
         return self
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         refuse_indivisible(self.name, site, "k", self.k)

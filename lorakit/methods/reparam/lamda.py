@@ -23,10 +23,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class LaMDA(LowRank):
+class LaMDA(ScaledByRank):
     """A square between two projections, of which one freezes gradually."""
 
     name: Literal["lamda"] = "lamda"
@@ -35,15 +35,10 @@ class LaMDA(LowRank):
     rewrites: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
     until: float = Field(default=0.3, gt=0, le=1)
     """Share of the steps after which all columns of B are frozen."""
     start: Literal["kaiming", "svd"] = "kaiming"
     """How A, S and B start."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

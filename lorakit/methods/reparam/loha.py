@@ -17,10 +17,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, PeftForm, ScaledByRank, Shape, Site, Tensor
 
 
-class LoHa(LowRank):
+class LoHa(ScaledByRank):
     """Low-rank Hadamard product."""
 
     name: Literal["loha"] = "loha"
@@ -34,9 +34,6 @@ class LoHa(LowRank):
     """Rank of each of the two."""
     alpha: float = Field(default=8, gt=0, le=1e6)
     """The product is scaled by alpha / r."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

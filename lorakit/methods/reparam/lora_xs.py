@@ -14,21 +14,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class LoRAXS(LowRank):
+class LoRAXS(ScaledByRank):
     """A small square between frozen singular vectors."""
 
     name: Literal["lora_xs"] = "lora_xs"
     tiny = {"r": 4}
     r: int = Field(default=16, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

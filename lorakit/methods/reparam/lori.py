@@ -22,10 +22,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class LoRI(LowRank):
+class LoRI(ScaledByRank):
     """Reduced interference."""
 
     name: Literal["lori"] = "lori"
@@ -45,9 +45,6 @@ class LoRI(LowRank):
         if self.calibrate == 0:
             return None
         return "sets B back to zero after the calibration; set method.calibrate=0"
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

@@ -15,22 +15,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class LoRMA(LowRank):
+class LoRMA(ScaledByRank):
     """Low-rank multiplicative adaptation."""
 
     name: Literal["lorma"] = "lorma"
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product B A is scaled by alpha / r."""
     side: Literal["output", "input"] = "output"
     """Whether B A is multiplied with the outputs of W0 or with its inputs."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

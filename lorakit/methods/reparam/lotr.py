@@ -19,10 +19,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, Module, ScaledByRank, Shape, Site, Tensor
 
 
-class LoTR(LowRank):
+class LoTR(ScaledByRank):
     """Low tensor rank adaptation."""
 
     name: Literal["lotr"] = "lotr"
@@ -30,8 +30,6 @@ class LoTR(LowRank):
     shared_starts_still: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Rank of each layer's dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
 
     def shared(self, sites: Sequence[Site]) -> Module:
         """A child with R (A) and L (B) for each shape of weight."""
@@ -51,9 +49,6 @@ class LoTR(LowRank):
         if not pair.A.any():
             pair.B.normal_()
             pair.A.normal_()
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def reads(self, d: MethodDelta) -> Tensor:
         (pair,) = d.shared.of(d.site.name)

@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, ScaledByRank, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
 
 
-class MELoRA(LowRank):
+class MELoRA(ScaledByRank):
     """Mini-ensemble low-rank adaptation."""
 
     name: Literal["melora"] = "melora"
@@ -23,11 +23,6 @@ class MELoRA(LowRank):
     """Number of small LoRAs; it divides the in and out of every weight."""
     r: int = Field(default=8, ge=1)
     """Rank of each."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         refuse_indivisible(self.name, site, "n", self.n)

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class MultiLoRA(LowRank):
+class MultiLoRA(ScaledByRank):
     """Parallel low-rank adaptation."""
 
     name: Literal["multilora"] = "multilora"
@@ -26,9 +26,6 @@ class MultiLoRA(LowRank):
     """Rank of each."""
     alpha: float = Field(default=16, gt=0, le=1e6)
     """The sum is scaled by alpha / r."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

@@ -20,18 +20,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class NLoRA(LowRank):
+class NLoRA(ScaledByRank):
     """Structured low-rank adaptation."""
 
     name: Literal["nlora"] = "nlora"
     tiny = {"r": 4}
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
     init: Literal["nystrom", "slora", "tucker"] = "nystrom"
     """How the three matrices start."""
     trains: Literal["all", "core"] = "all"
@@ -44,9 +42,6 @@ class NLoRA(LowRank):
                 "init is slora, which has B = 0, so N alone cannot train; use nystrom or tucker"
             )
         return self
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape

@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, Module, ScaledByRank, Shape, Site, Tensor
 
 
-class NOLA(LowRank):
+class NOLA(ScaledByRank):
     """Coefficients of random bases."""
 
     name: Literal["nola"] = "nola"
@@ -33,8 +33,6 @@ class NOLA(LowRank):
     """Rank of dW."""
     bases: int = Field(default=512, ge=1)
     """Number of random matrices for each of A and B."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
     seed: int = Field(default=0, ge=0)
     """Of the random matrices."""
 
@@ -59,9 +57,6 @@ class NOLA(LowRank):
 
     def begin(self, d: MethodDelta) -> None:
         d.a.fill_(1 / self.bases)
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def reads(self, d: MethodDelta) -> Tensor:
         bases = d.shared.A

@@ -25,10 +25,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, MethodDelta, Module, PeftForm, Shape, Site, Tensor
+from lorakit.methods.reparam import MethodDelta, Module, PeftForm, ScaledByRank, Shape, Site, Tensor
 
 
-class RandLoRA(LowRank):
+class RandLoRA(ScaledByRank):
     """Full-rank adaptation on random bases."""
 
     name: Literal["randlora"] = "randlora"
@@ -55,9 +55,6 @@ class RandLoRA(LowRank):
     """The sum is scaled by alpha / r; 20 r is usual."""
     seed: int = Field(default=0, ge=0)
     """Of the random pairs."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def shared(self, sites: Sequence[Site]) -> Module:
         from lorakit.methods.reparam._random_pair import random_bases

@@ -25,22 +25,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
+from lorakit.methods.reparam import Frozen, MethodDelta, ScaledByRank, Shape, Site, Tensor
 
 
-class SingLoRA(LowRank):
+class SingLoRA(ScaledByRank):
     """Low-rank adaptation with a single matrix."""
 
     name: Literal["singlora"] = "singlora"
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0, le=1e6)
-    """The product is scaled by alpha / r."""
     ramp: float = Field(default=0.01, ge=0, le=1)
     """Share of the steps during which u grows to 1."""
-
-    def scale(self, site: Site) -> float:
-        return self.alpha / self.r
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (max(site.shape), self.r), "u": Frozen((1,))}
