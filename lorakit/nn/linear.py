@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lorakit.nn.experts import ExpertStack
@@ -51,6 +52,13 @@ def weight_of(module: nn.Module) -> Tensor:
     if is_conv1d(module) or is_embedding(module):
         return weight.T
     return weight
+
+
+def like_layer(module: nn.Module) -> dict[str, Any]:
+    """The dtype and the device of what is added to a layer, as `torch.zeros` takes them: float32
+    (float64 on a float64 base), where its weight is."""
+    weight = weight_of(module)
+    return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
 
 
 def features(module: nn.Module) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.nn.experts import ExpertStack
-from lorakit.nn.linear import EXACT, dense_weight, is_quantized, weight_of
+from lorakit.nn.linear import EXACT, dense_weight, is_quantized, like_layer, weight_of
 from lorakit.nn.shapes import without_autocast
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ class Delta(LayerPart):
 
     def zeros(self, shape: Sequence[int], trains: bool) -> nn.Parameter:
         """A parameter in float32 (float64 on a float64 base), on the base's device."""
-        weight = weight_of(self.site.module)
-        dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        wide = torch.promote_types(dtype, torch.float32)
-        values = torch.zeros(tuple(shape), dtype=wide, device=weight.device)
+        values = torch.zeros(tuple(shape), **like_layer(self.site.module))
         return nn.Parameter(values, requires_grad=trains)
 
     @abstractmethod

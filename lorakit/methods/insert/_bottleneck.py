@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.methods._base import Method
 from lorakit.methods._inserts import Insert, InsertAttachment
-from lorakit.nn.linear import weight_of
+from lorakit.nn.linear import like_layer
 from lorakit.nn.select import Roles, Site, block_ends, select
 
 
 class Bottleneck(Insert):
     """y + A(y), with y (..., d) the output of its layer.
 
-    like: a tensor on the same device; the numbers are float32, or float64 if `like` is.
+    like: a layer of the base, whose device it has; the numbers are float32, or float64 if its are.
     """
 
-    def __init__(self, d: int, r: int, like: Tensor, f: Callable[[Tensor], Tensor] = F.relu):
+    def __init__(self, d: int, r: int, like: nn.Module, f: Callable[[Tensor], Tensor] = F.relu):
         super().__init__()
-        made = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
+        made = like_layer(like)
         self.down = nn.Parameter(torch.empty(r, d, **made))
         self.down_bias = nn.Parameter(torch.zeros(r, **made))
         self.up = nn.Parameter(torch.zeros(d, r, **made))
@@ -57,7 +57,7 @@ class Bottleneck(Insert):
 class Normed(Bottleneck):
     """y + A(LayerNorm(y)), with a trained layer norm: 2 d numbers more."""
 
-    def __init__(self, d: int, r: int, like: Tensor):
+    def __init__(self, d: int, r: int, like: nn.Module):
         super().__init__(d, r, like)
         self.norm_weight = nn.Parameter(torch.ones_like(self.up_bias))
         self.norm_bias = nn.Parameter(torch.zeros_like(self.up_bias))
@@ -74,7 +74,7 @@ class AfterSum(Bottleneck):
     """At the end of a block, with s its last sum: N(s + A(N(s))) where the block ends in a norm N,
     on that norm; else s + A(s), on the block."""
 
-    def __init__(self, d: int, r: int, like: Tensor, norm: nn.Module | None):
+    def __init__(self, d: int, r: int, like: nn.Module, norm: nn.Module | None):
         super().__init__(d, r, like)
         # in a tuple, because it is the base's, and not a child of this module
         self.norm = (norm,)
@@ -116,7 +116,7 @@ def after_blocks(
         raise ModelError(
             f"{method.name}: drop={drop} leaves no block with an adapter: the model has {len(ends)}"
         )
-    d, like, own = last.shape[0], weight_of(last.module), "block_norm" in roles
+    d, like, own = last.shape[0], last.module, "block_norm" in roles
     return attached(
         model,
         method,

@@ -17,7 +17,7 @@ from lorakit.errors import ModelError
 from lorakit.fast.first_token import use_every_position
 from lorakit.methods._inserts import Insert, InsertAttachment
 from lorakit.methods.reparam._attachment import SHARED_PREFIX
-from lorakit.nn.linear import is_embedding, weight_of
+from lorakit.nn.linear import is_embedding, like_layer
 from lorakit.nn.lowrank import Rows
 from lorakit.nn.select import Site
 from lorakit.nn.settings import setting
@@ -35,9 +35,9 @@ class Gate(nn.Module):
     The last layer starts at zero, so that all experts begin with equal shares.
     """
 
-    def __init__(self, method: XLoRA, d: int, outputs: int, like: Tensor):
+    def __init__(self, method: XLoRA, d: int, outputs: int, like: nn.Module):
         super().__init__()
-        made: dict[str, Any] = {"dtype": wide(like), "device": like.device}
+        made = like_layer(like)
         widths = [d, *[method.width] * (method.depth - 1)]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
@@ -79,9 +79,8 @@ class Expert(Insert):
             self.register_buffer("rows", site.rows, persistent=False)
         else:
             self.rows = site.rows
-        weight = weight_of(site.module)
         for name, shape in method.stack_shapes(site).items():
-            values = torch.zeros(shape, dtype=wide(weight), device=weight.device)
+            values = torch.zeros(shape, **like_layer(site.module))
             self.register_parameter(name, nn.Parameter(values, requires_grad=False))
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
@@ -176,10 +175,7 @@ class MixtureAttachment(InsertAttachment):
         refuse_sites(model, method, sites)
         body = body_of(model, sites)
         outputs = method.count() * (len(sites) if method.layerwise else 1)
-        like = weight_of(sites[0].module)
-        if not like.is_floating_point():
-            like = like.new_zeros(0, dtype=torch.float32)
-        self.gate = Gate(method, width_of(model.config), outputs, like)
+        self.gate = Gate(method, width_of(model.config), outputs, sites[0].module)
         self.mixture = Mixture(method, self.gate)
         experts = [
             (site, Expert(method, site, number, self.mixture)) for number, site in enumerate(sites)
@@ -289,10 +285,3 @@ def width_of(config: Any) -> int:
     if found is None:
         raise ModelError("the configuration does not give hidden_size, the width of the gate")
     return int(found)
-
-
-def wide(like: Tensor) -> torch.dtype:
-    """float32, or float64 if `like` is."""
-    if not like.is_floating_point():
-        return torch.float32
-    return torch.promote_types(like.dtype, torch.float32)

@@ -44,14 +44,10 @@ class AdapterH(Method):
         import torch.nn.functional as F
 
         from lorakit.methods.insert._bottleneck import Bottleneck, attached
-        from lorakit.nn.linear import weight_of
         from lorakit.nn.select import select
 
         sites = select(model, ["attention_out", "mlp_out"], roles, skip=newly_initialised)
-        inserts = [
-            (site, Bottleneck(site.shape[0], self.r, weight_of(site.module), F.silu))
-            for site in sites
-        ]
+        inserts = [(site, Bottleneck(site.shape[0], self.r, site.module, F.silu)) for site in sites]
         return attached(model, self, newly_initialised, inserts)
 
 

@@ -39,11 +39,10 @@ class AdapterL(Method):
         begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.insert._bottleneck import Normed, attached
-        from lorakit.nn.linear import weight_of
         from lorakit.nn.select import select
 
         sites = select(model, ["mlp_out"], roles, skip=newly_initialised)
-        inserts = [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites]
+        inserts = [(s, Normed(s.shape[0], self.r, s.module)) for s in sites]
         return attached(model, self, newly_initialised, inserts)
 
 

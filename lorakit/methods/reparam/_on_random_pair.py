@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Sequence
 from typing import ClassVar
@@ -25,9 +26,21 @@ class OnRandomPair(LowRank, ABC):
     """Of A and B."""
 
     def shared(self, sites: Sequence[Site]) -> Module:
-        from lorakit.methods.reparam._random_pair import random_pair
+        """A (`vectors` r, largest in) and B (largest out, r), as PEFT 0.21 draws them.
 
-        return random_pair(sites, self.vectors * self.r, self.r, self.seed)
+        Kaiming-uniform with a gain of sqrt(2) from one generator, A first.
+        """
+        import torch
+
+        from lorakit.methods.reparam._shared_pairs import SharedTensors, largest
+
+        out, in_ = largest(sites)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = {}
+        for name, shape in (("A", (self.vectors * self.r, in_)), ("B", (out, self.r))):
+            limit = math.sqrt(6 / shape[1])
+            drawn[name] = torch.empty(shape).uniform_(-limit, limit, generator=generator)
+        return SharedTensors.frozen(sites[0], **drawn)
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"b": (site.shape[0],), "d": (self.vectors * self.r,)}

@@ -7,19 +7,20 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import nn
 
-from lorakit.nn.linear import weight_of
+from lorakit.nn.linear import like_layer
 from lorakit.nn.select import Site
 
 
-def place_of(first: Site) -> tuple[torch.dtype, torch.device]:
-    """(float32 or wider, device) of what is shared, by the weight of one of the sites."""
-    weight = weight_of(first.module)
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    return torch.promote_types(dtype, torch.float32), weight.device
+def largest(sites: Sequence[Site]) -> tuple[int, int]:
+    """The largest out and the largest in of all sites."""
+    return max(site.shape[0] for site in sites), max(site.shape[1] for site in sites)
 
 
 class SharedTensors(nn.Module):
-    """Parameters by name, the same for all sites."""
+    """Parameters by name, the same for all sites.
+
+    Not buffers: DDP would send them to every process in every step.
+    """
 
     def __init__(self, first: Site, **shapes: tuple[int, ...]):
         """Trained parameters of these shapes, which are zero at first.
@@ -27,20 +28,19 @@ class SharedTensors(nn.Module):
         first: a site whose weight has the device and the dtype.
         """
         super().__init__()
-        dtype, device = place_of(first)
         for name, shape in shapes.items():
-            zeros = torch.zeros(shape, dtype=dtype, device=device)
+            zeros = torch.zeros(shape, **like_layer(first.module))
             self.register_parameter(name, nn.Parameter(zeros))
 
     @classmethod
     def frozen(cls, first: Site, **values: torch.Tensor) -> SharedTensors:
         """Frozen parameters of these values; on a model of shapes only they are on the CPU."""
         shared = cls(first)
-        dtype, device = place_of(first)
-        if device.type == "meta":
-            device = torch.device("cpu")
+        place = like_layer(first.module)
+        if place["device"].type == "meta":
+            place["device"] = torch.device("cpu")
         for name, value in values.items():
-            parameter = nn.Parameter(value.to(device, dtype), requires_grad=False)
+            parameter = nn.Parameter(value.to(**place), requires_grad=False)
             shared.register_parameter(name, parameter)
         return shared
 
@@ -51,7 +51,7 @@ class SharedPairs(nn.Module):
     def __init__(self, first: Site):
         """first: a site whose weight has the device and the dtype."""
         super().__init__()
-        self.dtype, self.device = place_of(first)
+        self.place = like_layer(first.module)
         self.names: dict[Hashable, str] = {}
         self.places: dict[str, tuple[str, ...]] = {}
 
@@ -63,7 +63,7 @@ class SharedPairs(nn.Module):
                 self.names[key] = f"pair{len(self.names)}"
                 pair = nn.Module()
                 for name, shape in (("A", (r, in_)), ("B", (out, r))):
-                    zeros = torch.zeros(shape, dtype=self.dtype, device=self.device)
+                    zeros = torch.zeros(shape, **self.place)
                     pair.register_parameter(name, nn.Parameter(zeros))
                 self.add_module(self.names[key], pair)
         self.places[site.name] = tuple(self.names[key] for key, _ in keys)

@@ -40,10 +40,9 @@ class NOLA(ScaledByRank):
         """A (bases, r, largest in) and B (bases, largest out, r)."""
         import torch
 
-        from lorakit.methods.reparam._shared_pairs import SharedTensors
+        from lorakit.methods.reparam._shared_pairs import SharedTensors, largest
 
-        out = max(site.shape[0] for site in sites)
-        in_ = max(site.shape[1] for site in sites)
+        out, in_ = largest(sites)
         generator = torch.Generator().manual_seed(self.seed)
         shapes = {"A": (self.bases, self.r, in_), "B": (self.bases, out, self.r)}
         drawn = {}

@@ -57,9 +57,26 @@ class RandLoRA(ScaledByRank):
     """Of the random pairs."""
 
     def shared(self, sites: Sequence[Site]) -> Module:
-        from lorakit.methods.reparam._random_pair import random_bases
+        """A (r, 1, smaller size) and B (larger size, n, r) with n = ceil(smaller size / r), as PEFT
+        0.21 draws them: uniform from one generator, A first, with a deviation of 1.
 
-        return random_bases(sites, self.r, self.seed)
+        PEFT draws and divides in bfloat16, so that their values have eight bits.
+        """
+        import torch
+        from torch import nn
+
+        from lorakit.methods.reparam._shared_pairs import SharedTensors, largest
+
+        small, large = sorted(largest(sites))
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def draw(*shape: int) -> Tensor:
+            empty = torch.empty(shape, dtype=torch.bfloat16)
+            return nn.init.kaiming_uniform_(empty, a=math.sqrt(5), generator=generator)
+
+        a = draw(self.r, 1, small)
+        b = torch.cat([draw(large, 1, self.r) for _ in range(math.ceil(small / self.r))], 1)
+        return SharedTensors.frozen(sites[0], A=a / a.std(), B=b / b.std())
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         n = math.ceil(min(site.shape) / self.r)
