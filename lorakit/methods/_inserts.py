@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -24,8 +25,19 @@ class Insert(LayerPart):
         """Its relative size, for `Attachment.delta_norms`."""
 
 
+class Hooked(Protocol):
+    """What changes how the model itself is called, next to the inserts on its layers."""
+
+    active: bool
+
+    def remove(self) -> None: ...
+
+
 class InsertAttachment(Attachment):
     """Inserts on their sites; they and the newly initialised head train."""
+
+    hooked: Sequence[Hooked] = ()
+    """What `off` and `detach` reach besides the inserts."""
 
     def __init__(
         self,
@@ -77,13 +89,15 @@ class InsertAttachment(Attachment):
         """As every method's."""
         for site in self.sites:
             take_off(site)
+        for one in self.hooked:
+            one.remove()
 
     def why_unmergeable(self) -> str | None:
         return self.why
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        with switched_off(list(self.inserts.values())):
+        with switched_off([*self.inserts.values(), *self.hooked]):
             yield
 
     def delta_norms(self) -> dict[str, float]:

@@ -164,16 +164,16 @@ def take_off(site: Site) -> None:
 
 
 @contextmanager
-def switched_off(deltas: Sequence[LayerPart]) -> Iterator[None]:
-    """Inside, the layers compute without these deltas."""
-    before = [delta.active for delta in deltas]
-    for delta in deltas:
-        delta.active = False
+def switched_off(parts: Sequence[Any]) -> Iterator[None]:
+    """Inside, the model computes without these parts: anything that acts while it is `active`."""
+    before = [part.active for part in parts]
+    for part in parts:
+        part.active = False
     try:
         yield
     finally:
-        for delta, active in zip(deltas, before, strict=True):
-            delta.active = active
+        for part, active in zip(parts, before, strict=True):
+            part.active = active
 
 
 @contextmanager

@@ -188,7 +188,7 @@ class MixtureAttachment(InsertAttachment):
         super().__init__(model, method, experts, newly_initialised, why)
         self.experts = {site.name: expert for site, expert in experts}
         """Site -> what holds the adapters' factors there."""
-        self.first_pass = FirstPass(body, self._first, self.mixture.decide)
+        self.hooked = [FirstPass(body, self._first, self.mixture.decide)]
         self.undo: Callable[[], None] = use_every_position(model)
 
     @property
@@ -219,17 +219,7 @@ class MixtureAttachment(InsertAttachment):
         """As every method's."""
         super().detach()
         take_off_shared(self.model)
-        self.first_pass.remove()
         self.undo()
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self.first_pass.active = self.first_pass.active, False
-        try:
-            with super().off():
-                yield
-        finally:
-            self.first_pass.active = before
 
 
 def refuse_sites(model: Any, method: XLoRA, sites: Sequence[Site]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +68,7 @@ class PromptAttachment(InsertAttachment):
         self.tokens = method.prefix, method.infix
         starts = self._starts(model, sites)
         self.prompt = self._prompt(model, body)
+        self.hooked = [self.prompt]
         inserts = [(site, self._part(start)) for site, start in zip(sites, starts, strict=True)]
         super().__init__(
             model,
@@ -121,20 +121,6 @@ class PromptAttachment(InsertAttachment):
         part = self.inserts[self.sites[0].name]
         assert isinstance(part, NewInputs)
         return part.current()
-
-    def detach(self) -> None:
-        """As every method's."""
-        super().detach()
-        self.prompt.remove()
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self.prompt.active = self.prompt.active, False
-        try:
-            with super().off():
-                yield
-        finally:
-            self.prompt.active = before
 
 
 def refuse_unfit(model: Any, method: PromptTokens) -> None:
