@@ -8,7 +8,7 @@ On a base in half precision its products have the base's dtype, as LoRA's have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError
-from lorakit.methods._base import Method
-from lorakit.methods._inserts import Insert, InsertAttachment
+from lorakit.methods._inserts import Insert
 from lorakit.nn.linear import like_layer
 from lorakit.nn.select import Roles, Site, block_ends, select
 
@@ -89,37 +88,15 @@ class AfterSum(Bottleneck):
         return norm.forward(x + self.through(y))
 
 
-def attached(
-    model: nn.Module,
-    method: Method,
-    newly_initialised: Collection[str],
-    inserts: Sequence[tuple[Site, Insert]],
-) -> InsertAttachment:
-    why = (
-        f"{method.name} adds a nonlinear function after a layer, which cannot be merged into a "
-        "weight: keep the adapter with its base, as `eval` and `generate` use it"
-    )
-    return InsertAttachment(model, method, inserts, newly_initialised, why)
-
-
 def after_blocks(
-    model: nn.Module,
-    method: Method,
-    roles: Roles,
-    newly_initialised: Collection[str],
-    r: int,
-    drop: int = 0,
-) -> InsertAttachment:
-    """An `AfterSum` at the end of every block but the first `drop`."""
-    last, ends = select(model, ["mlp_out"], roles)[-1], block_ends(model, roles)
+    model: nn.Module, roles: Roles, r: int, drop: int = 0
+) -> list[tuple[Site, Insert]]:
+    """An `AfterSum` for the end of every block but the first `drop`. ModelError: none is left."""
+    last = select(model, ["mlp_out"], roles)[-1]
+    d, like, own = last.shape[0], last.module, "block_norm" in roles
+    ends = block_ends(model, roles)
     if drop >= len(ends):
         raise ModelError(
-            f"{method.name}: drop={drop} leaves no block with an adapter: the model has {len(ends)}"
+            f"adapter_d: drop={drop} leaves no block with an adapter: the model has {len(ends)}"
         )
-    d, like, own = last.shape[0], last.module, "block_norm" in roles
-    return attached(
-        model,
-        method,
-        newly_initialised,
-        [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]],
-    )
+    return [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]]

@@ -10,40 +10,27 @@ method (AdapterDrop), and gives neither r nor drop.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment, Method
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
 
 
-class AdapterD(Method):
+class AdapterD(BottleneckMethod):
     """Pfeiffer's adapters in the upper blocks only."""
 
     name: Literal["adapter_d"] = "adapter_d"
     tiny = {"drop": 1}
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
     r: int = Field(default=48, ge=1)
     """Width of the bottleneck; 48 is a sixteenth of RoBERTa base's width."""
     drop: int = Field(default=5, ge=0)
     """Number of blocks without an adapter, from the first on."""
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
+    def inserts(self, model: Module, roles: Roles, new: Collection[str]) -> Inserts:
         from lorakit.methods.insert._bottleneck import after_blocks
 
-        return after_blocks(model, self, roles, newly_initialised, self.r, self.drop)
+        return after_blocks(model, roles, self.r, self.drop)
 
 
 PLUGIN = AdapterD

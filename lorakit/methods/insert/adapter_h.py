@@ -13,42 +13,28 @@ applies to y.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment, Method
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
 
 
-class AdapterH(Method):
+class AdapterH(BottleneckMethod):
     """Houlsby's adapters, two per block."""
 
     name: Literal["adapter_h"] = "adapter_h"
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
     r: int = Field(default=8, ge=1)
     """Width of the bottleneck."""
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
+    def inserts(self, model: Module, roles: Roles, new: Collection[str]) -> Inserts:
         import torch.nn.functional as F
 
-        from lorakit.methods.insert._bottleneck import Bottleneck, attached
+        from lorakit.methods.insert._bottleneck import Bottleneck
         from lorakit.nn.select import select
 
-        sites = select(model, ["attention_out", "mlp_out"], roles, skip=newly_initialised)
-        inserts = [(site, Bottleneck(site.shape[0], self.r, site.module, F.silu)) for site in sites]
-        return attached(model, self, newly_initialised, inserts)
+        sites = select(model, ["attention_out", "mlp_out"], roles, skip=new)
+        return [(site, Bottleneck(site.shape[0], self.r, site.module, F.silu)) for site in sites]
 
 
 PLUGIN = AdapterH

@@ -10,40 +10,26 @@ norm is newly initialised and trains. It trains L (2 d r + r + d) + 2 L d number
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment, Method
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
 
 
-class AdapterL(Method):
+class AdapterL(BottleneckMethod):
     """Lin's adapters, one per block, each with a layer norm."""
 
     name: Literal["adapter_l"] = "adapter_l"
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
     r: int = Field(default=8, ge=1)
     """Width of the bottleneck."""
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
-        from lorakit.methods.insert._bottleneck import Normed, attached
+    def inserts(self, model: Module, roles: Roles, new: Collection[str]) -> Inserts:
+        from lorakit.methods.insert._bottleneck import Normed
         from lorakit.nn.select import select
 
-        sites = select(model, ["mlp_out"], roles, skip=newly_initialised)
-        inserts = [(s, Normed(s.shape[0], self.r, s.module)) for s in sites]
-        return attached(model, self, newly_initialised, inserts)
+        sites = select(model, ["mlp_out"], roles, skip=new)
+        return [(site, Normed(site.shape[0], self.r, site.module)) for site in sites]
 
 
 PLUGIN = AdapterL

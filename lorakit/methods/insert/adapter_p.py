@@ -10,37 +10,24 @@ blocks. A block that does not end in a norm (GPT-2, Llama) has y + A(x + y), as 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods._base import Attachment, Method
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
 
 
-class AdapterP(Method):
+class AdapterP(BottleneckMethod):
     """Pfeiffer's adapters, one per block."""
 
     name: Literal["adapter_p"] = "adapter_p"
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
     r: int = Field(default=16, ge=1)
     """Width of the bottleneck."""
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
+    def inserts(self, model: Module, roles: Roles, new: Collection[str]) -> Inserts:
         from lorakit.methods.insert._bottleneck import after_blocks
 
-        return after_blocks(model, self, roles, newly_initialised, self.r)
+        return after_blocks(model, roles, self.r)
 
 
 PLUGIN = AdapterP

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods._base import Attachment, Method
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.subset._method import Module, Roles, Subset
 
 
-class TopLayers(Method):
+class TopLayers(Subset):
     """Trains every parameter of the last `n` blocks."""
 
     name: Literal["top_layers"] = "top_layers"
@@ -31,16 +26,7 @@ class TopLayers(Method):
     n: int = Field(default=2, ge=1)
     """Number of blocks that train."""
 
-    def attach(
-        self,
-        model: nn.Module,
-        roles: Roles,
-        newly_initialised: Collection[str] = (),
-        begin: bool = True,
-    ) -> Attachment:
-        import torch
-
-        from lorakit.methods.subset._subset import SubsetAttachment
+    def names(self, model: Module, roles: Roles, new: Collection[str]) -> set[str]:
         from lorakit.nn.select import blocks
 
         stacks: dict[str, list[str]] = defaultdict(list)
@@ -51,15 +37,7 @@ class TopLayers(Method):
                 f"top_layers: the last {self.n} blocks are to train, and the model has {short[0]}"
             )
         chosen = tuple(f"{path}." for paths in stacks.values() for path in paths[-self.n :])
-        names = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
-        if any(
-            model.get_parameter(name).dtype in (torch.float16, torch.bfloat16) for name in names
-        ):
-            raise ModelError(
-                "top_layers: float32 blocks do not fit a base in half precision; "
-                "take model.dtype=fp32"
-            )
-        return SubsetAttachment(model, self, names, newly_initialised)
+        return {name for name, _ in model.named_parameters() if name.startswith(chosen)}
 
 
 PLUGIN = TopLayers

@@ -1,0 +1,49 @@
+"""Bottleneck adapters: what all of their methods have."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from lorakit.methods._inserts import Insert
+    from lorakit.nn.select import Roles, Site
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    Insert = Module = Roles = Site = Any
+
+Inserts = list[tuple[Site, Insert]]
+"""Each site, and what is put there."""
+
+
+class BottleneckMethod(Method, ABC):
+    """Bottlenecks in a frozen model; they and a new head train."""
+
+    freezes_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+
+    @abstractmethod
+    def inserts(self, model: Module, roles: Roles, new: Collection[str]) -> Inserts:
+        """What is put into the model. new: the newly initialised parameters, whose layers get
+        nothing."""
+
+    def attach(
+        self,
+        model: Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
+    ) -> Attachment:
+        from lorakit.methods._inserts import InsertAttachment
+
+        inserts = self.inserts(model, roles, newly_initialised)
+        why = (
+            f"{self.name} adds a nonlinear function after a layer, which cannot be merged into a "
+            "weight: keep the adapter with its base, as `eval` and `generate` use it"
+        )
+        return InsertAttachment(model, self, inserts, newly_initialised, why)

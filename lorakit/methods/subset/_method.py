@@ -1,0 +1,47 @@
+"""Methods that train some of the model's own parameters: what all of them have."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from lorakit.errors import ModelError
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from lorakit.nn.select import Roles
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    Module = Roles = Any
+
+
+class Subset(Method, ABC):
+    """Chosen parameters and a new head train; there is nothing to merge."""
+
+    @abstractmethod
+    def names(self, model: Module, roles: Roles, new: Collection[str]) -> set[str]:
+        """The parameters that train. new: the newly initialised ones, which train in any case."""
+
+    def attach(
+        self,
+        model: Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
+    ) -> Attachment:
+        import torch
+
+        from lorakit.methods.subset._subset import SubsetAttachment
+
+        names = self.names(model, roles, newly_initialised)
+        parameters = dict(model.named_parameters())
+        dtypes = {parameters[name].dtype for name in names}
+        if dtypes & {torch.float16, torch.bfloat16} and names != parameters.keys():
+            raise ModelError(
+                f"{self.name} trains in float32, which does not fit a rest in half precision; take "
+                "model.dtype=fp32"
+            )
+        return SubsetAttachment(model, self, names, newly_initialised)
