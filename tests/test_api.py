@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lorakit
-from lorakit.errors import AdapterError, DataError, RecipeError, TargetError
+from lorakit.errors import AdapterError, DataError, InputError, RecipeError, TargetError
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 BASE = str(Path(lorakit.__file__).parent / "assets" / "tiny_encoder")
@@ -166,6 +166,18 @@ def test_what_does_not_exist_is_refused():
         lorakit.score("glue/mrpc", ["equivalent", "maybe"], ["equivalent", "equivalent"])
     with pytest.raises(DataError):
         lorakit.score("glue/mrpc", ["equivalent"], [])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "nf4"])
+def test_a_dtype_that_is_not_written(tmp_path, dtype):
+    with pytest.raises(InputError, match=dtype):
+        lorakit.merge("a-run", tmp_path / "to", dtype=dtype)
+
+
+def test_nothing_to_combine(tmp_path):
+    with pytest.raises(InputError):
+        lorakit.combine([], tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 def test_values_are_those_of_the_recipe():

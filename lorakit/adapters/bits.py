@@ -36,6 +36,9 @@ BITS_FILE = "adapter_bits.safetensors"
 """In the place of an adapter's tensor file; no other program mistakes it for one."""
 KEY = "lorakit_bits"
 """Of the ranges in the metadata of that file."""
+LEAST_BITS = 2
+MOST_BITS = 8
+"""Of each number; while a code is made it is a byte."""
 SHORTEST = 64
 """Numbers from which a tensor is quantized: the range of a shorter one takes as much room."""
 AT_ONCE = 1 << 20

@@ -34,6 +34,8 @@ class ExportForm(str, Enum):
     merged = "merged"
 
 
+UNCHANGED_FORMS = ("mlx", "gguf", "merged")
+"""Forms in which --rank and --damp-intruders do nothing."""
 BITS_FORMS = ("lora", "peft", "native")
 """Forms that lorakit reads in few bits."""
 
@@ -79,7 +81,7 @@ class RankOptions:
         int | None,
         Option(
             help="Write the adapter at this rank: of a Matryoshka run the one that was trained, of "
-            "any other the best approximation, whose error is printed. With --as lora.",
+            "any other the best approximation, whose error is printed.",
             min=1,
             metavar="N",
         ),
@@ -167,7 +169,7 @@ def export(
         float | None,
         Option(
             help="Keep this share of each intruder dimension of W + dW (the paper's lambda, such "
-            "as 0.75); it lessens forgetting, and changes the outputs. With --as lora.",
+            "as 0.75); it lessens forgetting, and changes the outputs.",
             min=0,
             max=1,
         ),
@@ -212,8 +214,8 @@ def _refuse_options_of_others(
     for option, value in given.items():
         if value is not None and form is not ExportForm.gguf:
             raise InputError(f"{option} {value.value} belongs to --as gguf, not {form.value}")
-    if change is not None and form is not ExportForm.lora:
-        raise InputError(f"--damp-intruders and --rank belong to --as lora, not {form.value}")
+    if change is not None and form.value in UNCHANGED_FORMS:
+        raise InputError(f"--damp-intruders and --rank do not go with --as {form.value}")
     if bits is not None and form.value not in BITS_FORMS:
         raise InputError(f"--bits {bits} belongs to --as {' or '.join(BITS_FORMS)}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 import lorakit
 from lorakit.adapters.about import About
 from lorakit.adapters.attach import attach_adapter, replaced_parameters
+from lorakit.adapters.bits import LEAST_BITS, MOST_BITS
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile, read_adapter
 from lorakit.adapters.intruders import Damping
@@ -44,9 +45,9 @@ TOLERANCE = 1e-4
 class ExportPlan:
     """What `export` does besides writing the form.
 
-    examples: how many are compared. change: what is done to dW first, in the form lora: intruder
-    dimensions are damped, or each site gets a lower rank. bits: of each number in the file; None:
-    floats.
+    examples: how many are compared. change: what is done to dW first, which makes the adapter a
+    LoRA: intruder dimensions are damped, or each site gets a lower rank. bits: of each number in
+    the file; None: floats.
     """
 
     examples: int = 64
@@ -191,13 +192,13 @@ def read_back(
 
 
 def _refuse_options(form: Form, plan: ExportPlan) -> None:
-    """InputError: the form does not have an option."""
-    if isinstance(plan.change, Damping) and form != "lora":
-        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
-    if isinstance(plan.change, AskedRank) and form != "lora":
-        raise InputError(
-            f"an adapter of rank {plan.change.rank} is a LoRA; take --as lora, not {form}"
-        )
+    """InputError: a value is not possible, or does not go with the form."""
+    if form not in get_args(Form):
+        raise InputError(f"form {form!r}: give one of {', '.join(get_args(Form))}")
+    if isinstance(plan.change, AskedRank) and plan.change.rank < 1:
+        raise InputError(f"rank {plan.change.rank}: a rank is 1 or more")
+    if plan.bits is not None and not LEAST_BITS <= plan.bits <= MOST_BITS:
+        raise InputError(f"bits {plan.bits}: give {LEAST_BITS} to {MOST_BITS}")
     if plan.bits is not None and form == "vllm":
         raise InputError(
             f"vLLM does not read an adapter in {plan.bits} bits; leave --bits out, or take another "
@@ -228,11 +229,13 @@ def _write(
 
 
 def _about(source: Source, base: Base, attachment: Attachment) -> About:
+    """Of the adapter that is on the base now, which may be a LoRA in a method's place."""
     assert source.adapter is not None
-    if source.adapter.about is not None:
-        return replace(source.adapter.about, lorakit=lorakit.__version__)
+    about = source.adapter.about
+    if about is None:
+        about = about_of_foreign(source, base, attachment.newly_initialised)
     method = attachment.method.model_dump(mode="json")
-    return replace(about_of_foreign(source, base, attachment.newly_initialised), method=method)
+    return replace(about, method=method, lorakit=lorakit.__version__)
 
 
 def _largest_rank(tensors: dict[str, torch.Tensor]) -> int:

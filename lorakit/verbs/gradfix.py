@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -67,9 +67,11 @@ class Masked:
 def masked(member: Member, base: Base, plan: GradFix) -> Masked:
     """The change of `member` at the entries whose sign lowers the loss of `base`.
 
-    The base gets the adapter's head. InputError: the adapter's task is not known. DataError: its
+    The base gets the adapter's head. InputError: the adapter's task is not known, or a value of
+    `plan` is not possible. DataError: its
     training data is not available. AdapterError: a weight is quantized.
     """
+    _refuse_values(plan)
     examples = _examples(member, base, plan.examples)
     signs = gradient_signs(member, base, examples, plan.sign)
     products = {}
@@ -89,6 +91,15 @@ def masked(member: Member, base: Base, plan: GradFix) -> Masked:
         largest_rank=max(product.a.shape[0] for product in products.values()),
         error=max(errors),
     )
+
+
+def _refuse_values(plan: GradFix) -> None:
+    if plan.examples < 1:
+        raise InputError(f"gradfix {plan.examples}: give 1 or more examples")
+    if plan.rank is not None and plan.rank < 1:
+        raise InputError(f"rank {plan.rank}: a rank is 1 or more")
+    if plan.sign not in get_args(Sign):
+        raise InputError(f"sign {plan.sign!r}: give {' or '.join(get_args(Sign))}")
 
 
 def keep(change: Tensor, signs: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.shards import shards
+from lorakit.bases.base import DTYPES
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
 from lorakit.publish.card import trained_of, write_card
@@ -34,9 +35,12 @@ def merge(
     merged file by file is never complete in memory. tolerance: the largest difference of a logit
     that passes, relative to the largest logit; by default one that fits the dtype.
 
-    InputError: `to` is in use. AdapterError, ModelError: `pointer` is a plain model, or cannot be
-    merged. ToleranceError: the difference is larger; no model is left behind.
+    InputError: `to` is in use, or a value is not possible. AdapterError, ModelError: `pointer` is a
+    plain model, or cannot be merged. ToleranceError: the difference is larger; no model is left
+    behind.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}: the weights are written as {', '.join(DTYPES)}")
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance}: give a number of 0 or more")
     refuse_in_use(to)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.batches import Encoded
-from lorakit.errors import DataError, ToleranceError
+from lorakit.errors import DataError, InputError, ToleranceError
 from lorakit.evaluation.answers import read_splits, score_answers
 from lorakit.models import Model
 from lorakit.nn.settings import setting
@@ -54,6 +54,9 @@ class MergeProbe:
     """
 
     def __init__(self, source: Source, base: Base, examples: int):
+        """InputError: `examples` is less than 1."""
+        if examples < 1:
+            raise InputError(f"examples {examples}: compare on 1 or more")
         self.pad = base.tokenizer.pad_token_id
         self.why = "random tokens, because the task is not known"
         self.examiner = None

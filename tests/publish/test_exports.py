@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorakit.errors import ModelError
+import lorakit
+from lorakit.adapters.files import read_adapter
+from lorakit.errors import InputError, ModelError
 from lorakit.publish.architectures._base import to_halves, to_pairs
 from lorakit.publish.gguf_names import Layout
 from tests.publish.conftest import CHATML, make_adapter, make_base
@@ -277,6 +279,26 @@ def test_what_vllm_refuses_is_refused(mixed_ranks, lorakit_cli, tmp_path, change
     (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(AdapterError, match=r"vLLM"):
         max_rank_of(folder)
+
+
+@pytest.mark.parametrize("form", ["native", "peft", "vllm"])
+def test_a_lower_rank_has_any_form_of_a_lora(lorakit_cli, adapter, tmp_path, form):
+    options = ("--rank", "2", "--as", form, "--to", tmp_path / "out", "--json")
+    done = lorakit_cli("export", adapter, *options)
+    assert done.code == 0, done.err
+    assert (done.json["lower_rank"]["rank"], done.json["form"]) == (2, form)
+    written = read_adapter(tmp_path / "out")
+    assert written.about is not None
+    assert (written.about.method["name"], written.about.method["r"]) == ("lora", 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"examples": 0}, {"form": "lorra"}, {"bits": 0}, {"bits": 9}, {"rank": 0}], ids=str
+)
+def test_a_value_that_is_not_possible(adapter, tmp_path, wrong):
+    with pytest.raises(InputError, match=str(next(iter(wrong.values())))):
+        lorakit.export(adapter, tmp_path / "o", **wrong)
+    assert not (tmp_path / "o").exists()
 
 
 def test_options_of_another_form_are_refused(lorakit_cli, adapter, tmp_path):

@@ -294,7 +294,7 @@ def test_a_change_of_full_rank_is_cut_too(run, lorakit_cli, tmp_path):
         pytest.param("matryoshka", ["--rank", "9"], "9", marks=pytest.mark.slow),
         pytest.param("bitfit", ["--rank", "1"], "bitfit", marks=pytest.mark.slow),
         ("lora", ["--approximate"], "--rank"),
-        ("lora", ["--rank", "2", "--as", "native"], "native"),
+        ("lora", ["--rank", "2", "--as", "mlx"], "mlx"),
         ("lora", ["--rank", "2", "--damp-intruders", "0.5"], "0.5"),
     ],
 )

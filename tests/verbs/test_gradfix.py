@@ -175,3 +175,12 @@ def test_without_a_task_there_is_no_loss(member, later):
     unknown = replace(member, source=replace(member.source, recipe=None))
     with pytest.raises(InputError, match="--task"):
         masked(unknown, on(member, later), GradFix(4))
+
+
+@pytest.mark.parametrize(
+    ("plan", "value"),
+    [(GradFix(0), "0"), (GradFix(4, rank=0), "0"), (GradFix(4, "most"), "most")],  # type: ignore[arg-type]
+)
+def test_a_value_that_is_not_possible(member, plan, value):
+    with pytest.raises(InputError, match=value):
+        masked(member, member, plan)

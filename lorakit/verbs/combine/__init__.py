@@ -158,10 +158,12 @@ def combine(request: CombineRequest, to: Path) -> CombinedAdapter:
 
 
 def _make(request: CombineRequest) -> _Made:
-    rule = rule_of(request.how)
-    space = _space_of(rule, request.space)
+    if not request.pointers:
+        raise InputError("there is no adapter to combine; give one or more")
     if request.rank is not None and request.rank < 1:
         raise InputError(f"--rank {request.rank}: a rank is 1 or more")
+    rule = rule_of(request.how)
+    space = _space_of(rule, request.space)
     how = Combination(rule, _weights_of(rule, request.weights), space, request.rank)
     members = open_members(request.pointers)
     refuse_other_bases(members)
