@@ -6,16 +6,14 @@ that downloads them.
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-from lorakit.bases.files import first_line
+from lorakit.bases.files import first_line, weight_files
 from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
@@ -27,7 +25,6 @@ from lorakit.tasks import Example
 from lorakit.verbs.data_report import SplitReport, asked, report
 
 Got = TypeVar("Got")
-INDEX_FILE = "model.safetensors.index.json"
 REASON_CHARACTERS = 400
 """Longest reason for one missing piece; a longer one is cut."""
 
@@ -117,9 +114,10 @@ def _look_at_base(spec: Model, found: Prepared) -> None:
         base = f"{base} at {spec.revision}"
     _attempt(found, f"{base}, configuration", partial(read_config, spec))
     _attempt(found, f"{base}, tokenizer", partial(load_tokenizer, spec))
-    for file in _attempt(found, f"{base}, weights", partial(weight_files, spec)) or ():
-        if _attempt(found, f"{base}, {file}", partial(weight_file, spec, file)):
-            found.weights.append(file)
+    files = _attempt(found, f"{base}, weights", partial(weight_files, spec))
+    if files == []:
+        found.missing.append(f"{base}, weights: it has no safetensors")
+    found.weights = [file.name for file in files or ()]
 
 
 def _attempt(found: Prepared, what: str, get: Callable[[], Got]) -> Got | None:
@@ -130,35 +128,6 @@ def _attempt(found: Prepared, what: str, get: Callable[[], Got]) -> Got | None:
         reason = textwrap.shorten(first_line(error), REASON_CHARACTERS, placeholder="...")
         found.missing.append(f"{what}: {reason}")
         return None
-
-
-def weight_files(spec: Model) -> list[str]:
-    """Names of the base model's safetensors files, by its index if it has several.
-
-    OSError: they are not available.
-    """
-    index = weight_file(spec, INDEX_FILE, required=False)
-    if index is None:
-        return ["model.safetensors"]
-    names = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
-    return sorted(set(names))
-
-
-def weight_file(spec: Model, file: str, required: bool = True) -> str | None:
-    """Path of a file of the base model, downloaded if needed; None: not available, not required.
-
-    OSError: it is required and not available.
-    """
-    from transformers.utils.hub import cached_file
-
-    from lorakit.bases.files import location
-
-    raising: dict[str, bool] = {}
-    if not required:
-        causes = ("missing_entries", "connection_errors", "gated_repo")
-        raising = {f"_raise_exceptions_for_{cause}": False for cause in causes}
-    place, revision = location(spec.name), spec.revision or "main"
-    return cached_file(place, file, revision=revision, **raising)  # type: ignore[arg-type]
 
 
 def _tokenise(recipe: Recipe, splits: Mapping[str, Sequence[Example]]) -> None:

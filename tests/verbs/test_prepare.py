@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lorakit.bases.files import location
 from lorakit.batches import encode, token_cache
 from lorakit.batches.encode import write_encoded
 from lorakit.tasks import Data, Example, Head, Turn
@@ -186,10 +188,7 @@ def test_what_is_missing_is_one_message_that_lists_it_all(
         )
         assert done.code == 2
         assert done.err.count("error:") == 1
-        model = [
-            f"nobody/has-this, {part}"
-            for part in ("configuration", "tokenizer", "model.safetensors")
-        ]
+        model = [f"nobody/has-this, {part}" for part in ("configuration", "tokenizer", "weights")]
         for part in (
             *model,
             "glue/mrpc, split train",
@@ -198,6 +197,15 @@ def test_what_is_missing_is_one_message_that_lists_it_all(
         ):
             assert part in done.err, part
     assert not no_network, "HF_HUB_OFFLINE is set, and the network was asked"
+
+
+def test_a_damaged_index_of_the_weights(lorakit_cli, tmp_path):
+    base = shutil.copytree(location("lorakit:tiny_encoder"), tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    (base / "model.safetensors.index.json").write_text('{"weight_map"')
+    done = lorakit_cli("prepare", "quickstart", f"model.name={base}")
+    assert done.code == 2
+    assert "model.safetensors.index.json is damaged" in done.err
 
 
 def test_what_is_wrong_is_not_called_missing(lorakit_cli, tmp_path):
