@@ -58,6 +58,7 @@ class PeftFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
+    peft_type: str | None = None
     base_model_name_or_path: str | None = None
     revision: str | None = None
     task_type: str | None = None
@@ -67,6 +68,7 @@ class PeftFields(BaseModel):
     lora_dropout: float | None = Field(default=None, ge=0, lt=1)
     use_rslora: bool | None = None
     alpha_pattern: dict[Pattern, Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    modules_to_save: list[str] | str | None = None
     target_parameters: list[str] | None = None
 
 

@@ -36,22 +36,33 @@ def with_data_sets(values: Mapping[str, Any]) -> dict[str, Any]:
         names = items_of(found[key]) if found.get(key) else []
         if names and isinstance(known, dict) and all(known.get(name) for name in names):
             del found[key]
-            found[ours] = [_data_set(known[name], folder) for name in names]
+            found[ours] = [_data_set(name, known[name], folder) for name in names]
     return found
 
 
-def _data_set(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A data set in the words of the other tools."""
+def _data_set(name: str, about: Any, folder: Path) -> dict[str, Any]:
+    """A data set in the words of the other tools. InputError: it is not a mapping."""
+    where = f"{folder / 'dataset_info.json'}: {name}"
+    about = _mapping(about, where)
     file = about.get("file_name")
-    columns = {_COLUMNS.get(key, key): name for key, name in about.get("columns", {}).items()}
-    tags = about.get("tags", {})
+    tags = _mapping(about.get("tags"), f"{where}.tags")
+    named = _mapping(about.get("columns"), f"{where}.columns")
+    columns = {_COLUMNS.get(key, key): name for key, name in named.items()}
     return {
-        "path": str(folder / file) if file else about.get("hf_hub_url"),
+        "path": str(folder / str(file)) if file else about.get("hf_hub_url"),
         "name": about.get("subset"),
         "split": about.get("split"),
         "columns": {ours: name for ours, name in columns.items() if ours != name},
         "roles": {role: [tags[tag]] for tag, role in _TAGS.items() if tag in tags},
     }
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """The value, or an empty mapping for null. InputError: it is something else."""
+    value = {} if value is None else value
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {value!r}, and a mapping is needed")
+    return value
 
 
 def complete_task(recipe: dict[str, Any], remarks: list[str]) -> None:

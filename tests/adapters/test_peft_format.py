@@ -330,6 +330,15 @@ def test_another_kind_of_adapter(base, from_peft, tmp_path, value):
         attach_saved(from_peft(tmp_path, _tensors(), peft_type=value), base())
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("peft_type", ["LORA"]), ("modules_to_save", [1]), ("modules_to_save", 1)]
+)
+def test_a_field_of_another_type(base, from_peft, tmp_path, field, value):
+    config = {"ensure_weight_tying": True, field: value}
+    with pytest.raises(AdapterError, match=field):
+        attach_saved(from_peft(tmp_path, _tensors(), **config), base())
+
+
 @pytest.mark.parametrize("key", ["lora_B.bias", "lora_embedding_A", "lora_magnitude_vector"])
 def test_a_tensor_that_nothing_takes(base, from_peft, tmp_path, key):
     tensors = _tensors() | {f"{PREFIX}{QUERY}.{key}": torch.zeros(32)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.errors import RecipeError
+from lorakit.errors import InputError, RecipeError
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.import_config import import_config
 
@@ -139,6 +139,19 @@ def test_every_data_set_of_llama_factory_is_a_source(file, tmp_path, monkeypatch
     assert task["columns"] == {"messages": "dialog"}
     assert task["roles"] == {"customer": "user"}
     assert task["validation"] == 0.1
+
+
+def test_a_data_set_without_columns_and_tags(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    mine = {"file_name": "mine.json", "columns": None, "tags": None}
+    file("data/dataset_info.json", {"mine": mine})
+    config = file("lf.yaml", FACTORY)
+    assert import_config([config]).values["task"]["train"] == "data/mine.json"
+    for damaged in ("text", {"file_name": "mine.json", "columns": ["text"]}):
+        file("data/dataset_info.json", {"mine": damaged})
+        with pytest.raises(InputError, match="mine"):
+            import_config([config])
 
 
 def test_a_data_set_that_is_not_named_is_to_be_replaced(file):
