@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from lorakit.bases.config import read_config
+from lorakit.bases.config import configure, read_config
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import end_of_turn
 from lorakit.disk import scratch_for
@@ -91,6 +91,7 @@ def export_gguf(
     plain = is_plain_model(Path(pointer.path))
     if plain and part != "merged":
         raise InputError(f"{pointer.path} is a merged model: it has no adapter; leave out --part")
+    _refuse_unwritable(pointer, plain, part)
     files = []
     lacks = None
     with new_folder(to, "the GGUF files") as folder:
@@ -103,6 +104,20 @@ def export_gguf(
             files.append(file)
         _write_card(pointer, folder, plain)
     return ExportedGguf(to, pointer.path, tuple(files), lacks)
+
+
+def _refuse_unwritable(pointer: Pointer, plain: bool, part: Part) -> None:
+    """ModelError: llama.cpp cannot read the model. Asked before the base is loaded and merged."""
+    if plain:
+        spec = Model(name=pointer.path)
+        config = read_config(spec)
+    else:
+        source = open_source(pointer)
+        spec = source.model(pointer)
+        config = configure(read_config(spec), spec, source.head, source.labels)
+    Layout.of(config)
+    if part != "adapter":
+        gguf_tokenizer(load_tokenizer(spec), config.vocab_size)
 
 
 def _write_card(pointer: Pointer, folder: Path, plain: bool) -> None:

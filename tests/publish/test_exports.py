@@ -210,6 +210,20 @@ def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(
     assert not (tmp_path / "o").exists()
 
 
+def test_a_model_is_refused_before_it_is_merged(lorakit_cli, monkeypatch, tmp_path):
+    from tokenizers import pre_tokenizers
+
+    def merged(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("lorakit.verbs.export_gguf.merge", merged)
+    pre = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    for n, changes in enumerate(({"hidden_act": "gelu"}, {"pre": pre})):
+        own = make_adapter(tmp_path / f"a{n}", make_base(tmp_path / f"b{n}", **changes))
+        done = lorakit_cli("export", own, "--as", "gguf", "--to", tmp_path / "o")
+        assert done.code == 2, done.err
+
+
 def test_a_sliding_window_is_refused():
     from transformers import MistralConfig, Qwen2Config
 
