@@ -99,10 +99,15 @@ def write_card(
     InputError: the folder cannot be written.
     """
     if kind is None:
-        kind = "peft" if (folder / PEFT_FILE).is_file() else "lorakit"
+        kind = kind_of(folder)
     base = base_info(about, recorded_base)
     facts = CardFacts(kind=kind, base=base, about=about, trained=trained, merge=merge)
     write_whole(folder / CARD_FILE, card(facts))
+
+
+def kind_of(folder: Path) -> Kind:
+    """The format of an adapter, by its files."""
+    return "peft" if (folder / PEFT_FILE).is_file() else "lorakit"
 
 
 def card(facts: CardFacts) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lorakit.adapters.files import AdapterFile
 from lorakit.errors import AdapterError, InputError
-from lorakit.publish.card import CARD_FILE, trained_of, write_card
+from lorakit.publish.card import CARD_FILE, kind_of, trained_of, write_card
 from lorakit.publish.files import UploadFile, files_of
 from lorakit.publish.hub import Pushed, push_files, refuse_repository_name
 from lorakit.publish.mlx import WEIGHTS_FILE as MLX_FILE
@@ -120,16 +121,27 @@ def _folders(
             f"{pointer.path} cannot be read without {adapter.mean}, which several adapters share; "
             "push what `lorakit export` makes of it alone"
         )
-    if not (adapter.folder / CARD_FILE).is_file():
-        # saved by an older version, or by a run that is not finished
+    folders = []
+    inside = ""
+    if settings.part != "adapter":
+        folders.append((stack.enter_context(_merged(pointer, settings.dtype)), ""))
+        inside = ADAPTER_FOLDER
+    if settings.part != "merged":
+        folders.append((adapter.folder, inside))
+        if not (adapter.folder / CARD_FILE).is_file():
+            folders.append((stack.enter_context(_card_of(adapter, pointer)), inside))
+    return folders, source
+
+
+@contextmanager
+def _card_of(adapter: AdapterFile, pointer: Pointer) -> Iterator[Path]:
+    """A temporary folder with the card of an adapter that has none: one that was saved by an older
+    version, by a run that is not finished, or by another program."""
+    with tempfile.TemporaryDirectory(prefix="lorakit-push-") as place:
         trained = trained_of(adapter.folder, pointer)
-        write_card(adapter.folder, adapter.about, adapter.base, trained)
-    if settings.part == "adapter":
-        return [(adapter.folder, "")], source
-    merged = stack.enter_context(_merged(pointer, settings.dtype))
-    if settings.part == "merged":
-        return [(merged, "")], source
-    return [(merged, ""), (adapter.folder, ADAPTER_FOLDER)], source
+        kind = kind_of(adapter.folder)
+        write_card(Path(place), adapter.about, adapter.base, trained, kind=kind)
+        yield Path(place)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -148,8 +160,9 @@ def _merged(pointer: Pointer, dtype: str) -> Iterator[Path]:
 
 def _refuse_no_card(folders: Folders) -> None:
     """InputError: a model card is not there."""
-    for folder, _ in folders:
-        if not (folder / CARD_FILE).is_file():
+    with_card = {inside for folder, inside in folders if (folder / CARD_FILE).is_file()}
+    for folder, inside in folders:
+        if inside not in with_card:
             raise InputError(
                 f"{folder} has no {CARD_FILE}, and a repository needs a model card; write one, or "
                 "let `lorakit merge` or `lorakit export` make the folder again"

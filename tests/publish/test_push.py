@@ -83,6 +83,20 @@ def test_all_that_is_pushed_is_read_from_the_hub_except_the_card(adapter, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {*pushed} - {"README.md"}
 
 
+@pytest.mark.parametrize("part", ["adapter", "both"])
+def test_a_card_is_made_outside_of_the_folder(hub, lorakit_cli, adapter, tmp_path, part):
+    folder = shutil.copytree(adapter, tmp_path / "copy")
+    (folder / "README.md").unlink(missing_ok=True)
+    before = sorted(folder.iterdir())
+    done = lorakit_cli("push", folder, "--to", "me/mine", "--part", part, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    place = "adapter/" if part == "both" else ""
+    assert f"{place}README.md" in [file["path"] for file in done.json["files"]]
+    assert lorakit_cli("push", folder, "--to", "me/mine", "--part", part).code == 0
+    assert b"PeftModel" in hub.repositories["me/mine"].files[f"{place}README.md"]
+    assert sorted(folder.iterdir()) == before
+
+
 def test_offline_nothing_is_tried(lorakit_cli, adapter, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = lorakit_cli("push", adapter, "--to", "me/mine")
