@@ -97,13 +97,13 @@ def one_label_seeds(job: TrainJob) -> list[str]:
     """A note for each seed and split for which a single label was predicted."""
     task = job.recorded.task
     found = []
+    if task.head is not Head.CLASSIFICATION:
+        return found
     for seed in job.recorded.seeds:
         for split in scored_splits(task):
             lines = read_lines(predictions_file(seed_folder(job.run, seed), split))
-            label = None
-            if task.head is Head.CLASSIFICATION:
-                pairs = [(line.get("prediction"), line.get("reference")) for line in lines]
-                label = only_label(task, pairs)
+            pairs = [(line.get("prediction"), line.get("reference")) for line in lines]
+            label = only_label(task, pairs)
             if label is not None:
                 found.append(f"seed {seed}, {split}: all {len(lines)} predictions are {label!r}")
     return found
