@@ -378,6 +378,24 @@ def test_methods_that_read_whole_parameters_are_refused_where_those_are_in_parts
     refuse_parts(small_method(name), accelerator)
 
 
+def test_processes_wait_for_the_proofs_of_the_main_one(monkeypatch):
+    """Torch waits for ten minutes by default, and a large model takes longer."""
+    from lorakit.recipe.load import load_recipe
+    from lorakit.verbs.train import accelerator as accelerators
+
+    asked: dict[str, Any] = {}
+
+    def made(**wanted):
+        asked.update(wanted)
+        return SimpleNamespace(distributed_type=DistributedType.NO, device=torch.device("cpu"))
+
+    monkeypatch.setattr(accelerators, "_accelerator", made)
+    monkeypatch.setattr(accelerators, "check_strategy", lambda *_: None)
+    accelerators.make_accelerator(load_recipe("quickstart", ["train.precision=fp32"]).recipe)
+    (handler,) = asked["kwargs_handlers"]
+    assert handler.timeout.total_seconds() == accelerators.COLLECTIVE_TIMEOUT_S
+
+
 def test_the_refusal_comes_before_the_data_and_the_base_are_read(monkeypatch):
     from lorakit.recipe.load import load_recipe
     from lorakit.verbs.train import accelerator as accelerators

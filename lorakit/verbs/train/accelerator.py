@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch.distributed import is_initialized
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.precision import on_cpu, precision_of, refuse_precision
 from lorakit.training.processes import check_strategy, on_cpus, refuse_parts
+
+COLLECTIVE_TIMEOUT_S = 4 * 3600
+"""How long processes wait for one another. The main process alone proves a seed, which can take
+longer than torch's ten minutes for a large model."""
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -20,7 +26,13 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     refuse_precision(recipe)
     precision = precision_of(recipe)
     try:
-        accelerator = _accelerator(mixed_precision=precision, cpu=on_cpus(on_cpu()))
+        accelerator = _accelerator(
+            mixed_precision=precision,
+            cpu=on_cpus(on_cpu()),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S))
+            ],
+        )
     except ValueError as error:
         raise RecipeError(
             f"train.precision {recipe.train.precision} is not available on this machine: {error}"
