@@ -14,7 +14,7 @@ from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
 from lorakit.adapters.foreign_file import add_rows_of, in_order
 from lorakit.adapters.lora_fields import keeps_tied
 from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
-from lorakit.adapters.plain_lora import refuse_bias_change
+from lorakit.adapters.plain_lora import SiteFactors, site_factors
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.methods import Attachment, Method
@@ -24,7 +24,7 @@ from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.experts import expert_stacks
 from lorakit.nn.linear import is_embedding
 from lorakit.nn.overlay import unchanged_on_error
-from lorakit.nn.select import Roles, Site
+from lorakit.nn.select import Roles
 from lorakit.nn.tied import untie
 from lorakit.nn.tokens import END as ROWS_END
 from lorakit.nn.tokens import factored
@@ -78,7 +78,7 @@ def factors(
     roles: Roles,
     newly_initialised: Collection[str],
     check_base: bool = True,
-) -> list[tuple[Site, Tensor, Tensor]]:
+) -> list[SiteFactors]:
     """(site, B (out, k) with its scale, A (k, in)) of an adapter, in the model's order.
 
     With `check_base=False`, `model` may have shapes only (the meta device), unless the method's
@@ -87,43 +87,27 @@ def factors(
     """
     file = in_order(file, model)
     attachment = _attach_method(file, model, roles, newly_initialised, check_base)
-    if not isinstance(attachment, ReparamAttachment):
-        raise AdapterError(
-            f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B"
-        )
-    state = state_for(file, attachment)
-    attachment.fit(state)
-    refuse_mismatch(attachment.shapes(), state)
-    attachment.fill_shared(state)
-    found = []
-    for site in attachment.sites:
-        pair = _factors_of(attachment, site, state)
-        if pair is None:
-            raise AdapterError(
-                f"{file.folder} is an adapter of {attachment.method.name}: its change of "
-                f"{site.name} has no factors of low rank"
-            )
-        found.append((site, *pair))
-    return found
-
-
-def _factors_of(
-    attachment: ReparamAttachment, site: Site, state: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor] | None:
-    """(B with its scale, A) of one site, with the numbers of `state`."""
-    delta = attachment.deltas[site.name]
-    delta.fill({own: state[f"{site.name}.{own}"] for own, _ in delta.named_parameters()})
-    refuse_bias_change(delta)
-    factors = delta.factors()
-    if factors is None:
-        return None
-    a, b, scale = factors
-    if a.is_meta or b.is_meta:
+    if isinstance(attachment, ReparamAttachment):
+        _fill(attachment, state_for(file, attachment))
+    try:
+        found = site_factors(attachment)
+    except AdapterError as error:
+        raise AdapterError(f"{file.folder}: {error}") from error
+    if any(b.is_meta or a.is_meta for _, b, a in found):
         raise AdapterError(
             f"the factors of {attachment.method.name} depend on the base's weights, which were not "
             "loaded"
         )
-    return b * scale, a
+    return found
+
+
+def _fill(attachment: ReparamAttachment, state: Mapping[str, Tensor]) -> None:
+    """The numbers of a state, which the model itself need not have."""
+    attachment.fit(state)
+    refuse_mismatch(attachment.shapes(), state)
+    attachment.fill_shared(state)
+    for name, delta in attachment.deltas.items():
+        delta.fill({own: state[f"{name}.{own}"] for own, _ in delta.named_parameters()})
 
 
 def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:

@@ -12,18 +12,11 @@ from torch import Tensor, nn
 
 from lorakit.adapters.attach import attach_unguarded
 from lorakit.adapters.files import AdapterFile
-from lorakit.adapters.plain_lora import (
-    Product,
-    attach_products,
-    of_entire_modules,
-    refuse_bias_change,
-)
-from lorakit.errors import AdapterError
+from lorakit.adapters.plain_lora import Product, attach_products, of_entire_modules, site_factors
 from lorakit.methods import Attachment
-from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.nn.overlay import Overlay, replace_parameter, unchanged_on_error
-from lorakit.nn.select import Roles, Site
+from lorakit.nn.select import Roles
 
 
 @dataclass(frozen=True)
@@ -85,29 +78,13 @@ def hold_sum(
     """
     found: dict[str, list[Product]] = {}
     for held, weight in members:
-        for path, product in of_entire_modules(_factors(held, weight)).items():
+        for path, product in of_entire_modules(site_factors(held.attachment, weight)).items():
             found.setdefault(path, []).append(product)
     summed = {
         path: Product(torch.cat([p.b for p in parts], 1), torch.cat([p.a for p in parts]))
         for path, parts in found.items()
     }
     return _hold(model, lambda: attach_products(summed, {}, model, roles))
-
-
-def _factors(held: HeldAdapter, weight: float) -> Iterator[tuple[Site, Tensor, Tensor]]:
-    attachment = held.attachment
-    if not isinstance(attachment, ReparamAttachment):
-        raise AdapterError(f"an adapter of {attachment.method.name} has no A and B to be summed")
-    for site in attachment.sites:
-        delta = attachment.deltas[site.name]
-        refuse_bias_change(delta)
-        factors = delta.factors()
-        if factors is None:
-            raise AdapterError(
-                f"{attachment.method.name} changes {site.name} without factors of low rank"
-            )
-        a, b, scale = factors
-        yield site, b * (scale * weight), a
 
 
 def _hold(model: nn.Module, attach: Callable[[], Attachment]) -> HeldAdapter:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.errors import AdapterError
+from lorakit.methods import Attachment
 from lorakit.methods.reparam import Target
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
@@ -39,21 +40,49 @@ class Product:
 
 Products = Mapping[str, Product]
 """Path of an adapted module -> its change."""
+SiteFactors = tuple[Site, Tensor, Tensor]
+"""(site, B (rows, k) with its scale, A (k, in))."""
 
 
-def of_entire_modules(found: Iterable[tuple[Site, Tensor, Tensor]]) -> dict[str, Product]:
-    """The factors of `attach.factors` by module: the parts of a fused weight become one product.
+@torch.no_grad()
+def site_factors(attachment: Attachment, weight: float = 1.0) -> list[SiteFactors]:
+    """The change of each site, times `weight`, in the model's order.
+
+    AdapterError: a change does not have a low rank, or is also one of a bias.
+    """
+    if not isinstance(attachment, ReparamAttachment):
+        raise AdapterError(
+            f"{attachment.method.name} does not change weights by a product of low rank, so it is "
+            "not a LoRA; `lorakit merge` writes it into the weights where that is possible"
+        )
+    found = []
+    for site in attachment.sites:
+        delta = attachment.deltas[site.name]
+        refuse_bias_change(delta)
+        factors = delta.factors()
+        if factors is None:
+            raise AdapterError(
+                f"the change of {site.name} by {attachment.method.name} does not have a low rank, "
+                "so it is not a LoRA; `lorakit merge` writes it into the weights"
+            )
+        a, b, scale = factors
+        found.append((site, b * (scale * weight), a.detach()))
+    return found
+
+
+def of_entire_modules(found: Iterable[SiteFactors]) -> dict[str, Product]:
+    """Factors of sites by module: the parts of a fused weight become one product.
 
     B' has a block of columns for each part, which is zero outside the part's rows.
     """
-    parts: dict[str, list[tuple[Site, Tensor, Tensor]]] = defaultdict(list)
+    parts: dict[str, list[SiteFactors]] = defaultdict(list)
     for site, b, a in found:
         refuse_expert(site)
         parts[site.path].append((site, b, a))
     return {path: _of_module(group) for path, group in parts.items()}
 
 
-def _of_module(group: Sequence[tuple[Site, Tensor, Tensor]]) -> Product:
+def _of_module(group: Sequence[SiteFactors]) -> Product:
     site, b, a = group[0]
     if len(group) == 1 and site.rows is None:
         return Product(b, a)

@@ -16,7 +16,7 @@ from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile, read_adapter
 from lorakit.adapters.intruders import Damping
 from lorakit.adapters.lower_rank import AskedRank
-from lorakit.adapters.plain_lora import of_entire_modules
+from lorakit.adapters.plain_lora import of_entire_modules, site_factors
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError, ToleranceError
@@ -29,7 +29,7 @@ from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
 from lorakit.verbs.few_bits import Stored, StoredFile, store
-from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
+from lorakit.verbs.low_rank import damped_lora, replaced_by
 from lorakit.verbs.lower_rank import Lowered, lowered
 from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.proof import difference
@@ -214,7 +214,7 @@ def _write(
         save_adapter(folder, attachment, about, base.tokenizer, in_peft_format=False)
         return attachment
     if form in LORA_FORMS:
-        products = of_entire_modules(lora_products(attachment))
+        products = of_entire_modules(site_factors(attachment))
         if form == "vllm":
             products = one_rank(products)
         attachment = replaced_by(base, attachment, products)

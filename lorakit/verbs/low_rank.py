@@ -8,46 +8,14 @@ import torch
 from torch import Tensor
 
 from lorakit.adapters.intruders import Damping, damp
-from lorakit.adapters.plain_lora import (
-    Products,
-    attach_products,
-    of_entire_modules,
-    refuse_bias_change,
-)
+from lorakit.adapters.plain_lora import Products, attach_products, of_entire_modules, site_factors
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.linear import dense_weight, is_embedding
-from lorakit.nn.select import Site
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.merge_probe import MergeProbe
-
-SiteProducts = list[tuple[Site, Tensor, Tensor]]
-"""(site, B with its scale, A)."""
-
-
-@torch.no_grad()
-def lora_products(attachment: Attachment) -> SiteProducts:
-    """The change of each site. AdapterError: dW of a site has no factors."""
-    if not isinstance(attachment, ReparamAttachment):
-        raise AdapterError(
-            f"{attachment.method.name} does not change weights by a product of low rank, so it is "
-            "not a LoRA; `lorakit merge` writes it into the weights where that is possible"
-        )
-    found = []
-    for site in attachment.sites:
-        refuse_bias_change(attachment.deltas[site.name])
-        factors = attachment.deltas[site.name].factors()
-        if factors is None:
-            raise AdapterError(
-                f"the change of {site.name} by {attachment.method.name} does not have a low rank, "
-                "so it is not a LoRA; `lorakit merge` writes it into the weights"
-            )
-        a, b, scale = factors
-        found.append((site, (b * scale).clone(), a.clone()))
-    return found
 
 
 @torch.no_grad()
@@ -55,7 +23,7 @@ def damped_lora(base: Base, attachment: Attachment, damping: Damping) -> tuple[A
     """A LoRA with damped intruder dimensions in the method's place, and how many were damped."""
     products = []
     count = 0
-    for site, b, a in lora_products(attachment):
+    for site, b, a in site_factors(attachment):
         weight = dense_weight(site.module).detach()[site.index]
         new_b, new_a, intruders = damp(weight, b, a, damping)
         products.append((site, new_b, new_a))
@@ -107,7 +75,7 @@ def open_products(pointer: Pointer, examples: int, reader: str) -> OpenedAdapter
     base, attachment = load_source(source, source.model, pointer.any_base)
     assert attachment is not None
     _refuse_beyond(pointer.path, attachment, reader)
-    products = of_entire_modules(lora_products(attachment))
+    products = of_entire_modules(site_factors(attachment))
     for path in products:
         if is_embedding(base.model.get_submodule(path)):
             raise AdapterError(

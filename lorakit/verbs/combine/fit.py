@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from lorakit.adapters.base_config import changed_settings
 from lorakit.adapters.fingerprint import same
-from lorakit.adapters.plain_lora import on_rows, refuse_expert
+from lorakit.adapters.plain_lora import SiteFactors, on_rows, refuse_expert
 from lorakit.combining._base import Factors
 from lorakit.errors import AdapterError
 from lorakit.nn.linear import features
 from lorakit.nn.select import Site, row_numbers
-from lorakit.verbs.combine.member import Member, SiteFactors
+from lorakit.verbs.combine.member import Member
 
 log = logging.getLogger(__name__)
 

@@ -17,20 +17,16 @@ from lorakit.adapters.fingerprint import fingerprint
 from lorakit.adapters.foreign_file import in_order
 from lorakit.adapters.native import plain_names
 from lorakit.adapters.peft_tensors import name_in_file
-from lorakit.adapters.plain_lora import Products, of_entire_modules
+from lorakit.adapters.plain_lora import Products, SiteFactors, of_entire_modules
 from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam import Ranked
 from lorakit.models import Model
-from lorakit.nn.select import Site
 from lorakit.runs.folder import is_run, stem_of
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import WITH_LABELS, Source, open_source
-
-SiteFactors = tuple[Site, Tensor, Tensor]
-"""(site, B (out, k) with its scale, A (k, in))."""
 
 
 @dataclass(frozen=True)
