@@ -112,32 +112,6 @@ class CombinedAdapter:
         }
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A combination in memory."""
-
-    how: Combination
-    members: list[Member]
-    head: CombinedHead
-    products: Products
-    sites: list[WeightReport]
-    notes: list[str]
-
-    def adapter(self, to: Path, seed: int, scored: TaskScores) -> CombinedAdapter:
-        names = [member.name for member in self.members]
-        return CombinedAdapter(
-            folder=to,
-            rule=self.how.rule,
-            weights=dict(zip(names, self.how.weights, strict=True)),
-            space=self.how.space,
-            seed=seed if self.how.rule.draws else None,
-            head=self.head.said,
-            sites=self.sites,
-            notes=self.notes,
-            scored=scored,
-        )
-
-
 def combine(request: CombineRequest, to: Path) -> CombinedAdapter:
     """Write the combination to `to`; after an error nothing is there.
 
@@ -145,33 +119,40 @@ def combine(request: CombineRequest, to: Path) -> CombinedAdapter:
     combined. DataError: a task's data is not available for scoring.
     """
     refuse_in_use(to)
-    made = _make(request)
-    with new_folder(to, "the combined adapter") as folder:
-        # what is scored is what was written, read back from its file
-        written = write_adapter(folder, made.head, made.products)
-        scored = TaskScores()
-        if request.evaluate:
-            scored = _scored(made.members, made.head, written)
-        found = made.adapter(to, request.seed, scored)
-        write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
-    return found
-
-
-def _make(request: CombineRequest) -> _Made:
-    if not request.pointers:
-        raise InputError("there is no adapter to combine; give one or more")
-    if request.rank is not None and request.rank < 1:
-        raise InputError(f"--rank {request.rank}: a rank is 1 or more")
-    rule = rule_of(request.how)
-    space = _space_of(rule, request.space)
-    how = Combination(rule, _weights_of(rule, request.weights), space, request.rank)
+    how = _how(request)
     members = open_members(request.pointers)
     refuse_other_bases(members)
     head = head_of(members, request.head)
     changed = changed_weights(members)
     products, sites = _products(how, changed, request.seed)
     notes = [not_shared(members, changed), _of_full_rank(changed, sites)]
-    return _Made(how, members, head, products, sites, [note for note in notes if note])
+    with new_folder(to, "the combined adapter") as folder:
+        # what is scored is what was written, read back from its file
+        written = write_adapter(folder, head, products)
+        found = CombinedAdapter(
+            folder=to,
+            rule=how.rule,
+            weights=dict(zip([member.name for member in members], how.weights, strict=True)),
+            space=how.space,
+            seed=request.seed if how.rule.draws else None,
+            head=head.said,
+            sites=sites,
+            notes=[note for note in notes if note],
+            scored=_scored(members, head, written) if request.evaluate else TaskScores(),
+        )
+        write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
+    return found
+
+
+def _how(request: CombineRequest) -> Combination:
+    """The rule with its options, before an adapter is read."""
+    if not request.pointers:
+        raise InputError("there is no adapter to combine; give one or more")
+    if request.rank is not None and request.rank < 1:
+        raise InputError(f"--rank {request.rank}: a rank is 1 or more")
+    rule = rule_of(request.how)
+    space = _space_of(rule, request.space)
+    return Combination(rule, _weights_of(rule, request.weights), space, request.rank)
 
 
 def rule_of(how: str) -> Rule:
