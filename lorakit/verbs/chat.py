@@ -33,19 +33,6 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a tokenizer writes for a part of a character."""
 
 
-@dataclass
-class Talk:
-    """The turns so far, and the system prompt before them."""
-
-    turns: list[Turn]
-    system: str | None = None
-
-    def asked(self) -> tuple[Turn, ...]:
-        """The turns that the model reads."""
-        first = [] if self.system is None else [Turn("system", self.system)]
-        return (*first, *self.turns)
-
-
 @dataclass(frozen=True)
 class Speaker:
     """A model or adapter that answers. seed: of answers that are drawn (decode.sample)."""
@@ -69,7 +56,9 @@ class ChatSession:
         self.speakers = speakers
         self.base = base
         self.adapters = adapters
-        self.talk = Talk([])
+        self.turns: list[Turn] = []
+        """The turns so far, without the system prompt."""
+        self.system: str | None = None
         self.active = next(iter(speakers))
         """The adapter that answers, or the model's path; NO_ADAPTER: the base alone."""
         self._generator = self._speaker.generator()
@@ -121,7 +110,7 @@ class ChatSession:
 
     def reset(self) -> None:
         """Forget the turns; the system prompt stays."""
-        self.talk.turns.clear()
+        self.turns.clear()
 
     def set_system(self, text: str) -> None:
         """Set the system prompt and forget the turns; an empty text removes it.
@@ -130,7 +119,7 @@ class ChatSession:
         """
         if not self.has_template:
             raise InputError("this model has no chat template, so it has no system prompt")
-        self.talk.system = text or None
+        self.system = text or None
         self.reset()
 
     def reply(self, text: str) -> Iterator[str]:
@@ -158,13 +147,13 @@ class ChatSession:
         for part in self._written(ids, example):
             parts.append(part)
             yield part
-        self.talk.turns += [question, Turn(ASSISTANT, "".join(parts))]
+        self.turns += [question, Turn(ASSISTANT, "".join(parts))]
 
     def _example(self, question: Turn) -> Example:
         if not self.has_template:
             return replace(self.recipe.task.ask(question.text), id="chat")
-        turns = (*self.talk.asked(), question)
-        return Example("chat", question.text, turns=turns)
+        first = [] if self.system is None else [Turn("system", self.system)]
+        return Example("chat", question.text, turns=(*first, *self.turns, question))
 
     def _written(self, ids: Sequence[int], example: Example) -> Iterator[str]:
         """The text, in parts that end between characters."""

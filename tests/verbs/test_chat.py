@@ -39,7 +39,7 @@ def test_a_chat_writes_what_generate_writes(base, lorakit_cli):
     assert done.code == 0, done.err
     (answer,) = done.json["answers"]
     assert said(talk, "who are you?") == answer["output"]
-    assert [turn.role for turn in talk.talk.turns] == ["user", "assistant"]
+    assert [turn.role for turn in talk.turns] == ["user", "assistant"]
     talk.reset()
     assert said(talk, "who are you?") == answer["output"]
 
@@ -49,7 +49,7 @@ def test_the_turns_before_are_read(base):
     first = said(talk, "a cat")
     assert said(talk, "a cat") != first
     talk.set_system("You are a dog.")
-    assert talk.talk.turns == []
+    assert talk.turns == []
     assert said(talk, "a cat") != first
 
 
@@ -86,7 +86,7 @@ def test_a_talk_that_is_too_long_is_refused(base):
     talk = open_chat([Pointer(str(base), overrides=(*SHORT, "data.max_length=40"))])
     with pytest.raises(DataError, match="max_length"):
         said(talk, "the cat sat on the mat " * 9)
-    assert talk.talk.turns == []
+    assert talk.turns == []
 
 
 def test_commands_come_from_a_pipe(base, adapters, lorakit_cli, monkeypatch):
