@@ -10,20 +10,20 @@ sites. The SVD is computed in float64; that of a product B A by way of matrices 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lorakit.adapters.plain_lora import refuse_bias_change
+from lorakit.adapters.plain_lora import SiteFactors, refuse_bias_change
 from lorakit.combining._site import svd_of_product
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn.linear import is_embedding
-from lorakit.nn.select import Site
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,23 @@ class AskedRank:
 
 
 @dataclass(frozen=True)
-class LowerRank:
-    """The factors of every site at a rank, and what was lost."""
+class Lowered:
+    """What a lower rank changed."""
 
-    products: list[tuple[Site, Tensor, Tensor]]
-    """(site, B (rows, k) with its scale, A (k, in))."""
+    rank: int
     trained: bool
-    """Whether training made the adapter of this rank; its change is then not an approximation of
-    the entire one, and the errors are those of an approximation."""
+    """Whether training made the adapter of this rank; False: the best approximation of dW."""
     error: float
-    """Of all sites together, relative."""
+    """||dW - dW_k||_F / ||dW||_F of the best approximation, over all sites."""
     worst: float
-    """The largest relative error of one site."""
+    """The same of one site, where it is largest."""
     worst_site: str
+    logit_difference: float = math.nan
+    """From the entire adapter, relative to its largest logit; NaN: not computed."""
 
 
 @torch.no_grad()
-def at_rank(attachment: Attachment, asked: AskedRank) -> LowerRank:
+def at_rank(attachment: Attachment, asked: AskedRank) -> tuple[list[SiteFactors], Lowered]:
     """The adapter at a rank: each site has this rank, or its own if that is smaller.
 
     AdapterError: the method does not change weights, or not only weights; or no site has a rank
@@ -64,17 +64,17 @@ def at_rank(attachment: Attachment, asked: AskedRank) -> LowerRank:
         )
     k = asked.rank
     nested = [attachment.method.at_rank(delta, k) for delta in _deltas(attachment)]
-    found = _truncated(attachment, k)
+    cut, found = _truncated(attachment, k)
     if asked.approximate or any(factors is None for factors in nested):
-        return found
+        return cut, found
     products = [
         (site, b * scale, a.clone())
         for site, (a, b, scale) in zip(attachment.sites, filter(None, nested), strict=True)
     ]
-    return replace(found, products=products, trained=True)
+    return products, replace(found, trained=True)
 
 
-def _truncated(attachment: ReparamAttachment, k: int) -> LowerRank:
+def _truncated(attachment: ReparamAttachment, k: int) -> tuple[list[SiteFactors], Lowered]:
     products = []
     sizes: dict[str, tuple[float, float]] = {}
     largest = 0
@@ -94,7 +94,7 @@ def _truncated(attachment: ReparamAttachment, k: int) -> LowerRank:
     worst = max(errors, key=errors.__getitem__)
     lost, everything = map(sum, zip(*sizes.values(), strict=True))
     error = (lost / everything) ** 0.5 if everything else 0.0
-    return LowerRank(products, False, error, errors[worst], worst)
+    return products, Lowered(k, False, error, errors[worst], worst)
 
 
 def _svd(delta: MethodDelta) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,12 +16,11 @@ from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.adapters.intruders import Damping
-    from lorakit.adapters.lower_rank import AskedRank
+    from lorakit.adapters.lower_rank import AskedRank, Lowered
     from lorakit.runs.pointer import Pointer
     from lorakit.verbs.export import Exported, ExportPlan
     from lorakit.verbs.export_gguf import ExportedGguf
     from lorakit.verbs.few_bits import Stored
-    from lorakit.verbs.lower_rank import Lowered
 
 
 class ExportForm(str, Enum):

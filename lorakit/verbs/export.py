@@ -15,7 +15,7 @@ from lorakit.adapters.bits import LEAST_BITS, MOST_BITS
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile, read_adapter
 from lorakit.adapters.intruders import Damping
-from lorakit.adapters.lower_rank import AskedRank
+from lorakit.adapters.lower_rank import AskedRank, Lowered
 from lorakit.adapters.plain_lora import of_entire_modules, site_factors
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
@@ -30,7 +30,7 @@ from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
 from lorakit.verbs.few_bits import Stored, StoredFile, store
 from lorakit.verbs.low_rank import damped_lora, replaced_by
-from lorakit.verbs.lower_rank import Lowered, lowered
+from lorakit.verbs.lower_rank import lowered
 from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.proof import difference
 
