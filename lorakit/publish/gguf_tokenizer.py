@@ -47,7 +47,7 @@ class GgufTokenizer:
     types: list[int]
     merges: list[str]
     special: dict[str, int]
-    """bos, eos, unknown, padding, eot -> id"""
+    """GGUF's key, such as bos_token_id -> id."""
     add_bos: bool
     chat_template: str | None
 
@@ -144,11 +144,11 @@ def _tokens(
 
 def _special(tokenizer: Tokenizer) -> dict[str, int]:
     found = {
-        "bos": tokenizer.bos_token_id,
-        "eos": tokenizer.eos_token_id,
-        "unknown": tokenizer.unk_token_id,
-        "padding": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "unknown_token_id": tokenizer.unk_token_id,
+        "padding_token_id": tokenizer.pad_token_id,
     }
     if tokenizer.chat_template:
-        found["eot"] = next(iter(end_of_turn(tokenizer)), None)
-    return {name: number for name, number in found.items() if number is not None}
+        found["eot_token_id"] = next(iter(end_of_turn(tokenizer)), None)
+    return {key: number for key, number in found.items() if number is not None}

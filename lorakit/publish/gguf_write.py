@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from lorakit.adapters.plain_lora import Products
+from lorakit.bases.files import opened
 from lorakit.errors import InputError, ModelError
 from lorakit.publish.architectures._base import Array
 from lorakit.publish.base_info import BaseInfo
@@ -21,13 +20,6 @@ from lorakit.publish.gguf_tokenizer import GgufTokenizer
 GgufType = Literal["f32", "f16", "q8_0"]
 QUANTIZED_BLOCK = 32
 """Numbers of a row that share a scale in q8_0; a row of another length is stored in f16."""
-SPECIAL_KEYS = {
-    "bos": "bos_token_id",
-    "eos": "eos_token_id",
-    "unknown": "unknown_token_id",
-    "padding": "padding_token_id",
-    "eot": "eot_token_id",
-}
 
 
 @dataclass(frozen=True)
@@ -118,8 +110,8 @@ class StoredTensor:
 
     def read(self) -> Array:
         """In float32, as the GGUF has it."""
-        with _opened(self.file) as opened:
-            value = opened.get_tensor(self.name).to(torch.float32).numpy()
+        with opened(self.file) as tensors:
+            value = tensors.get_tensor(self.name).to(torch.float32).numpy()
         return self.layout.stored(self.name, value)
 
 
@@ -133,8 +125,8 @@ def stored_tensors(model: ModelFile) -> list[StoredTensor]:
         target = layout.tensor(name)
         if target is None:
             continue
-        with _opened(file) as opened:
-            shape = tuple(opened.get_slice(name).get_shape())
+        with opened(file) as tensors:
+            shape = tuple(tensors.get_slice(name).get_shape())
         if len(shape) == 2 and layout.is_transposed(name.rpartition(".")[0]):
             shape = shape[::-1]
         found.append(StoredTensor(file, name, target, shape, layout))
@@ -148,17 +140,9 @@ def _file_of(folder: Path) -> dict[str, Path]:
         raise ModelError(f"{folder} does not hold safetensors")
     found = {}
     for file in files:
-        with _opened(file) as opened:
-            found |= dict.fromkeys(opened.keys(), file)
+        with opened(file) as tensors:
+            found |= dict.fromkeys(tensors.keys(), file)
     return found
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as opened:
-        yield opened
 
 
 def type_of(layout: Layout, tensor: StoredTensor, kind: GgufType) -> GgufType:
@@ -223,8 +207,8 @@ def _add_tokenizer(writer: Any, tokenizer: GgufTokenizer) -> None:
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types(tokenizer.types)
     writer.add_token_merges(tokenizer.merges)
-    for name, number in tokenizer.special.items():
-        writer.add_uint32(f"tokenizer.ggml.{SPECIAL_KEYS[name]}", number)
+    for key, number in tokenizer.special.items():
+        writer.add_uint32(f"tokenizer.ggml.{key}", number)
     writer.add_add_bos_token(tokenizer.add_bos)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
+from lorakit.bases.files import opened
 from lorakit.errors import AdapterError
 
 MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -37,7 +38,8 @@ def max_rank_of(folder: Path) -> int:
             raise AdapterError(f"vLLM does not take this adapter: {why} ({field}); {_ADVICE}")
     if config.get("bias", "none") != "none":
         raise AdapterError(f"vLLM does not take this adapter: it holds biases; {_ADVICE}")
-    others = [name for name in _names(folder) if not name.endswith(NAMES)]
+    with opened(folder / PEFT_FILE) as tensors:
+        others = [name for name in tensors.keys() if not name.endswith(NAMES)]  # noqa: SIM118
     if others:
         raise AdapterError(
             f"vLLM does not take this adapter: {others[0]} is not LoRA of a linear layer; {_ADVICE}"
@@ -49,13 +51,6 @@ def max_rank_of(folder: Path) -> int:
             f"{_ADVICE}"
         )
     return fitting[0]
-
-
-def _names(folder: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(folder / PEFT_FILE, "pt") as opened:
-        return list(opened.keys())
 
 
 _ADVICE = "merge it (`lorakit merge`), and serve the merged model"
