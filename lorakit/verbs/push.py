@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,41 +121,39 @@ def _folders(
             f"{pointer.path} cannot be read without {adapter.mean}, which several adapters share; "
             "push what `lorakit export` makes of it alone"
         )
-    folders = []
+    return _parts(adapter, pointer, settings, stack), source
+
+
+def _parts(
+    adapter: AdapterFile, pointer: Pointer, settings: PushSettings, stack: ExitStack
+) -> Folders:
+    """The adapter, its merged model, or both; what is made for it is removed with the stack."""
+    folders: list[tuple[Path, str]] = []
     inside = ""
     if settings.part != "adapter":
-        folders.append((stack.enter_context(_merged(pointer, settings.dtype)), ""))
+        merged = _temporary(stack) / "merged"
+        merge(pointer, merged, settings.dtype)
+        folders.append((merged, ""))
         inside = ADAPTER_FOLDER
     if settings.part != "merged":
         folders.append((adapter.folder, inside))
         if not (adapter.folder / CARD_FILE).is_file():
-            folders.append((stack.enter_context(_card_of(adapter, pointer)), inside))
-    return folders, source
+            # saved by an older version, by a run that is not finished, or by another program
+            place = _temporary(stack)
+            trained = trained_of(adapter.folder, pointer)
+            kind = kind_of(adapter.folder)
+            write_card(place, adapter.about, adapter.base, trained, kind=kind)
+            folders.append((place, inside))
+    return folders
 
 
-@contextmanager
-def _card_of(adapter: AdapterFile, pointer: Pointer) -> Iterator[Path]:
-    """A temporary folder with the card of an adapter that has none: one that was saved by an older
-    version, by a run that is not finished, or by another program."""
-    with tempfile.TemporaryDirectory(prefix="lorakit-push-") as place:
-        trained = trained_of(adapter.folder, pointer)
-        kind = kind_of(adapter.folder)
-        write_card(Path(place), adapter.about, adapter.base, trained, kind=kind)
-        yield Path(place)
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorakit-push-")))
 
 
 def _is_complete(folder: Path) -> bool:
     """Whether the folder is a merged model or an export of another program's format."""
     return is_plain_model(folder) or any(folder.glob("*.gguf")) or (folder / MLX_FILE).is_file()
-
-
-@contextmanager
-def _merged(pointer: Pointer, dtype: str) -> Iterator[Path]:
-    """The merged model in a temporary folder. ToleranceError: it is not the same model."""
-    with tempfile.TemporaryDirectory(prefix="lorakit-push-") as place:
-        to = Path(place) / "merged"
-        merge(pointer, to, dtype)
-        yield to
 
 
 def _refuse_no_card(folders: Folders) -> None:
