@@ -183,12 +183,17 @@ def read_back(
     found = difference(subject.probe.before.logits, subject.probe.logits(base.model))
     if file is not None:
         return again, found, file.compared(subject.probe.before, subject.probe.look(base))
+    refuse_difference(found, "the exported adapter")
+    return again, found, None
+
+
+def refuse_difference(found: float, what: str) -> None:
+    """ToleranceError: a logit of what was written differs by more than `TOLERANCE`."""
     if not found <= TOLERANCE:
         raise ToleranceError(
-            f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
+            f"{what} is read as another one: a logit differs by {found:.2e} (relative; allowed "
             f"{TOLERANCE:g}), so it was not kept"
         )
-    return again, found, None
 
 
 def _refuse_options(form: Form, plan: ExportPlan) -> None:

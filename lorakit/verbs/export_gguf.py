@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from lorakit.bases.config import configure, read_config
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import end_of_turn
 from lorakit.disk import scratch_for
-from lorakit.errors import InputError, ToleranceError
+from lorakit.errors import InputError
 from lorakit.models import Model
 from lorakit.publish.base_info import BaseInfo, base_info
 from lorakit.publish.card import CARD_FILE, trained_of, write_card
@@ -34,7 +34,7 @@ from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import is_plain_model, open_source
 from lorakit.tokenizer import Tokenizer
-from lorakit.verbs.export import TOLERANCE
+from lorakit.verbs.export import TOLERANCE, refuse_difference
 from lorakit.verbs.low_rank import open_products
 from lorakit.verbs.merge import merge
 from lorakit.verbs.plain import read_plain
@@ -98,7 +98,11 @@ def export_gguf(
         if part != "merged":
             files.append(_adapter(pointer, folder, kind, examples))
         if part != "adapter":
-            source = _plain(pointer) if plain else _merged(pointer, to, examples)
+            source: AbstractContextManager[tuple[Path, BaseInfo]]
+            if plain:
+                source = nullcontext((Path(pointer.path), base_info(None, pointer.path)))
+            else:
+                source = _merged(pointer, to, examples)
             with source as (model_folder, base):
                 file, lacks = _model(model_folder, base, folder, kind)
             files.append(file)
@@ -142,14 +146,15 @@ def _adapter(pointer: Pointer, folder: Path, kind: GgufType, examples: int) -> G
     tensors = write_adapter(file, layout, opened.products, dtype)
     rounded = opened.logits_of(rounded_products(opened.products, dtype))
     found = difference(rounded, opened.logits_of(products_of(file, layout, list(opened.products))))
+    refuse_difference(found, file.name)
     return GgufFile(
         name=file.name,
         part="adapter",
         type=dtype,
         bytes=file.stat().st_size,
         tensors=tensors,
-        max_logit_difference=_small(found, file),
-        rounding=difference(opened.wanted, rounded),
+        max_logit_difference=found,
+        rounding=difference(opened.probe.before.logits, rounded),
     )
 
 
@@ -167,6 +172,7 @@ def _model(
     tensors = write_model(file, model, kind)
     refuse_other_tensors(file, model, kind)
     found, rounding = _differences(file, model, kind)
+    refuse_difference(found, file.name)
     text, lacks = modelfile(file.name, tokenizer, _stop(tokenizer))
     (folder / MODELFILE).write_text(text, encoding="utf-8")
     written = GgufFile(
@@ -175,21 +181,11 @@ def _model(
         type=kind,
         bytes=file.stat().st_size,
         tensors=tensors,
-        max_logit_difference=_small(found, file),
+        max_logit_difference=found,
         rounding=rounding,
         pre_tokenizer=described.pre,
     )
     return written, lacks
-
-
-def _small(found: float, file: Path) -> float:
-    """The difference, if it is allowed. ToleranceError: it is not."""
-    if not found <= TOLERANCE:
-        raise ToleranceError(
-            f"{file.name} is read as another model: a logit differs by {found:.2e} (relative; "
-            f"allowed {TOLERANCE:g}), so it was not kept"
-        )
-    return found
 
 
 def _stop(tokenizer: Tokenizer) -> str | None:
@@ -225,8 +221,3 @@ def _merged(pointer: Pointer, to: Path, examples: int) -> Iterator[tuple[Path, B
         yield place, base_info(adapter and adapter.about, adapter and adapter.base)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def _plain(pointer: Pointer) -> Iterator[tuple[Path, BaseInfo]]:
-    yield Path(pointer.path), base_info(None, pointer.path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorakit.adapters.base_name import base_name
-from lorakit.errors import ToleranceError
 from lorakit.publish.card import trained_of, write_card
 from lorakit.publish.mlx import read_mlx, write_mlx
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
-from lorakit.verbs.export import TOLERANCE, Exported
+from lorakit.verbs.export import Exported, refuse_difference
 from lorakit.verbs.low_rank import open_products
 from lorakit.verbs.proof import difference
 
@@ -32,12 +31,8 @@ def export_mlx(pointer: Pointer, to: Path, examples: int = 64) -> Exported:
         trained = trained_of(adapter.folder, pointer)
         write_card(folder, about, adapter.base, trained, kind="mlx")
         written = read_mlx(folder, list(opened.products), opened.base.config.model_type)
-        found = difference(opened.wanted, opened.logits_of(written))
-        if not found <= TOLERANCE:
-            raise ToleranceError(
-                f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
-                f"{TOLERANCE:g}), so it was not kept"
-            )
+        found = difference(opened.probe.before.logits, opened.logits_of(written))
+        refuse_difference(found, "the exported adapter")
     return Exported(
         folder=to,
         adapter=opened.source.path,

@@ -49,8 +49,6 @@ class OpenedAdapter:
     method: str
     products: Products
     probe: MergeProbe
-    wanted: Tensor
-    """The logits of the probe."""
 
     def logits_of(self, products: Products) -> Tensor:
         """The logits of the probe with other products in the adapter's place."""
@@ -83,9 +81,8 @@ def open_products(pointer: Pointer, examples: int, reader: str) -> OpenedAdapter
                 f"{reader}; merge it"
             )
     probe = MergeProbe(source, base, examples)
-    wanted = probe.logits(base.model)
     attachment.detach()
-    return OpenedAdapter(source, base, attachment.method.name, products, probe, wanted)
+    return OpenedAdapter(source, base, attachment.method.name, products, probe)
 
 
 def _refuse_beyond(path: str, attachment: Attachment, reader: str) -> None:
