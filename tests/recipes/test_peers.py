@@ -9,6 +9,7 @@ from lorakit.recipe.load import compose
 from lorakit.recipe.peers import NOTHING, NoCounterpart, counterparts, known_keys
 from lorakit.recipe.peers._table import PROCESSES
 from lorakit.recipe.peers.hints import hint
+from lorakit.recipe.peers.tools import TOOLS
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.validate import SECTIONS
 
@@ -108,11 +109,19 @@ def test_every_counterpart_is_a_key_of_a_recipe():
             "task.validation",
             [{"path": "hub:a/b", "split": "test"}],
         ),
+        (
+            "dataset_name",
+            "a/b",
+            {"dataset_config": "train"},
+            "task.train",
+            [{"path": "hub:a/b", "subset": "train"}],
+        ),
         ("eval_strategy", "no", {"dataset_name": "a/b"}, "task.validation", NOTHING),
         ("datasets", TWO, {}, "task.train", ["hub:a/b", "rows.jsonl.gz"]),
         ("datasets", TWO, {}, "task.alpaca", "headers"),
         ("datasets", TWO, {}, "task.columns", {"messages": "dialog"}),
         ("datasets", TWO, {}, "task.roles", {"agent": "assistant"}),
+        ("datasets", [{"path": "a", "roles": {"tool": "fn"}}], {}, "task.roles", {"fn": "tool"}),
         ("datasets", [{"path": "json", "data_files": "rows.json"}], {}, "task.train", "rows.json"),
         ("datasets", [{"path": "text", "data_files": "rows.txt"}], {}, "task.train", "rows.txt"),
         ("dataset_text_field", "content", {}, "task.columns", {"text": "content"}),
@@ -145,6 +154,7 @@ def test_what_a_key_is_here(key, value, others, ours, wanted):
     ("key", "value"),
     [
         ("optim", "sgd"),
+        ("warmup_ratio", 1.0),
         ("lr_scheduler_type", "reduce_lr_on_plateau"),
         ("report_to", "swanlab"),
         ("bias", "all"),
@@ -187,6 +197,19 @@ def test_the_error_of_an_unknown_key_has_ours_with_its_value(recipe, said):
     with pytest.raises(RecipeError) as error:
         compose({**BASE, **recipe})
     assert said in str(error.value)
+
+
+ODD = (None, True, -1, 0, 0.5, 1e999, "", "x", [], ["x"], [None], {}, {"x": 1}, [{"path": "a/b"}])
+ODDLY_KEYED = ({"roles": ODD[-1]}, {"roles": {"user": 3}}, {"columns": 3}, {"field": ["x"]})
+
+
+@pytest.mark.parametrize("value", [*ODD, *([one] for one in ODDLY_KEYED)], ids=str)
+def test_every_value_of_a_known_key_has_a_hint(value):
+    for key in known_keys():
+        assert isinstance(hint(key, value, {}), str)
+        assert isinstance(hint(key, value, dict.fromkeys(known_keys(), value)), str)
+    for tool in TOOLS:
+        assert tool.given(dict.fromkeys(known_keys(), value))
 
 
 def test_a_misspelt_key_still_has_its_neighbour():

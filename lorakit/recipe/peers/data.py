@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from lorakit.recipe.peers._table import NOTHING, Given, NoCounterpart, if_true, only, row
+from lorakit.recipe.peers._table import NOTHING, Given, NoCounterpart, if_true, items_of, only, row
 
 _PACKING = "packing sample_packing neat_packing"
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
@@ -55,7 +55,8 @@ def _source(one: Any) -> dict[str, Any]:
     if found["path"].startswith("hub:"):
         for ours, theirs in _OF_SOURCE.items():
             value = next((one[key] for key in theirs if one.get(key)), None)
-            if value not in (None, "train"):
+            # the split `train` is the one that a source has anyway
+            if value is not None and (ours, value) != ("split", "train"):
                 found[ours] = value
     return found
 
@@ -118,8 +119,9 @@ def _columns(value: Any, _given: Given) -> Any:
 def _roles(value: Any, _given: Given) -> Any:
     found = {}
     for one in _of_each(value):
-        for role, names in (one.get("roles") or {}).items():
-            found |= {name: role for name in names if name != role}
+        roles = one.get("roles")
+        for role, names in roles.items() if isinstance(roles, Mapping) else ():
+            found |= {name: role for name in items_of(names) if name != role}
     return found or NOTHING
 
 

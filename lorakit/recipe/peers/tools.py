@@ -78,11 +78,16 @@ AXOLOTL_STEPS = (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_ep
 
 def _axolotl_steps(values: Mapping[str, Any], steps: str, per_epoch: str) -> float:
     """Steps, or their share of all steps; 0: none are set. It is axolotl's own arithmetic."""
-    count = values.get(per_epoch)
+    count = _number(values, per_epoch)
     if not count:
-        return values.get(steps) or 0
-    share = 1.0 / (count * (values.get("num_epochs") or 1.0))
+        return _number(values, steps)
+    share = 1.0 / (count * (_number(values, "num_epochs") or 1.0))
     return share if share < 1 else 0
+
+
+def _number(values: Mapping[str, Any], key: str) -> float:
+    value = values.get(key)
+    return value if isinstance(value, (int, float)) else 0
 
 
 SAME = (

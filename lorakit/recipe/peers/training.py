@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lorakit.recipe.peers._table import (
@@ -63,7 +64,11 @@ def _warmup_steps(value: Any, given: Given) -> Any:
 
 
 def _warmup_ratio(value: Any, given: Given) -> Any:
-    return NOTHING if given.get("warmup_steps") else _warmup(value, given)
+    if given.get("warmup_steps"):
+        return NOTHING
+    if isinstance(value, (int, float)) and value >= 1:
+        raise NoCounterpart(f"{value!r} of all steps: give a share below 1, or a number of steps")
+    return _warmup(value, given)
 
 
 def _of_scheduler(key: str) -> Any:
@@ -121,7 +126,8 @@ def _strategy(value: Any, _given: Given) -> Any:
 def _steps(value: Any, _given: Given) -> Any:
     if isinstance(value, float) and value < 1:
         raise NoCounterpart("a share of all steps; give a number of steps, or evaluate.every")
-    return int(value) if isinstance(value, (int, float)) and value > 0 else NOTHING
+    is_number = isinstance(value, (int, float)) and 0 < value < math.inf
+    return int(value) if is_number else NOTHING
 
 
 def _sampling(value: Any, _given: Given) -> Any:
