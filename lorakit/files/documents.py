@@ -14,7 +14,7 @@ from xml.parsers import expat
 from pydantic import TypeAdapter, ValidationError
 
 from lorakit.errors import DataError
-from lorakit.files.packed import contents
+from lorakit.files.packed import MARK, contents
 
 T = TypeVar("T")
 
@@ -24,12 +24,15 @@ SHOWN_CHARACTERS = 80
 
 def read_json(path: Path) -> Any:
     """The value in a .json or .json.gz file. DataError: the file is damaged, or is not JSON."""
+    return parse_json(decoded(path), path)
+
+
+def decoded(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file, unpacked, without a byte order mark. DataError: it has other bytes."""
     try:
-        text = contents(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = error.object[error.start]
-        raise DataError(f"{path}: byte {found:#04x} at {error.start} is not UTF-8") from None
-    return parse_json(text, path)
+        return contents(path).decode(encoding).removeprefix(MARK)
+    except UnicodeError as error:
+        raise DataError(f"{path} is not {encoding}: {error}; save it as UTF-8") from None
 
 
 def parse_json(text: str, path: Path, first_line: int = 1, hint: str = "") -> Any:

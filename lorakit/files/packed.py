@@ -27,6 +27,8 @@ def _open_zst(path: Path, _mode: str) -> Any:
 
 PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst}
 """Suffix -> how such a file is opened."""
+MARK = "\ufeff"
+"""The byte order mark, as decoders give it that do not remove it."""
 LINE_LIMIT_MIB = 64
 UNPACKED_LIMIT_MIB = 1024
 LINE_VARIABLE = "LORAKIT_LINE_MIB"

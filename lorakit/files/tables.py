@@ -19,9 +19,17 @@ from typing import Any, TypeVar
 
 from lorakit.errors import DataError, did_you_mean, first_of
 from lorakit.files.bad_rows import BadRows
-from lorakit.files.documents import json_values, parse_json
-from lorakit.files.packed import contents, is_packed, kind_of, limited_lines, opened, raw_lines
-from lorakit.files.text_form import PROBE_RECORDS, TextForm, delimiter_of, encoding_of
+from lorakit.files.documents import decoded, json_values, parse_json
+from lorakit.files.packed import (
+    MARK,
+    contents,
+    is_packed,
+    kind_of,
+    limited_lines,
+    opened,
+    raw_lines,
+)
+from lorakit.files.text_form import PROBE_RECORDS, UTF_8, TextForm, delimiter_of, encoding_of
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +143,12 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
     Only `\n` ends a line: texts contain U+2028 and `\r` by itself.
     """
-    if encoding in ("utf-8", "utf-8-sig"):
-        yield from _utf8_lines(path)
-        return
+    found = _utf8_lines(path) if encoding in UTF_8 else _other_lines(path, encoding)
+    for number, line in found:
+        yield number, line.removeprefix(MARK) if number == 1 else line
+
+
+def _other_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     with opened(path) as file:
         try:
             text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
@@ -149,7 +160,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 def _utf8_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in raw_lines(path):
         try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}:{number}: byte {error.object[error.start]:#04x} at position {error.start} "
@@ -284,7 +295,7 @@ def _jsonl(path: Path, columns: Columns) -> Iterator[NumberedRow]:
 
 
 def _json(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    text = "".join(line for _, line in lines(path, encoding_of(path, columns.form)))
+    text = decoded(path, encoding_of(path, columns.form))
     for number, value in json_values(text, path):
         row = None
         with columns.collecting(f"{path}:{number}"):

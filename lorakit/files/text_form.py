@@ -53,9 +53,9 @@ class TextForm:
 
 
 def encoding_of(path: Path, form: TextForm) -> str:
-    """The encoding of a file. DataError: none fits, or the one that is set does not exist."""
+    """The encoding of a file, as Python's registry names it. DataError: none fits."""
     if form.encoding is not None:
-        return form.encoding
+        return codecs.lookup(form.encoding).name  # utf8 and UTF-8 are utf-8
     status = path.stat()
     name = _detected_encoding(path, status.st_size, status.st_mtime_ns)
     if name not in UTF_8:

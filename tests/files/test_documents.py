@@ -18,7 +18,7 @@ def test_json(write, name):
     assert read_json(Path(write(name, packed('\ufeff{"é": [1]}'.encode())))) == {"é": [1]}
     with pytest.raises(DataError, match=rf"{name}:2: not JSON: Expecting value at column 1"):
         read_json(Path(write(name, packed(b"[1,\n}"))))
-    with pytest.raises(DataError, match=rf"{name}: byte 0xff at 1 is not UTF-8"):
+    with pytest.raises(DataError, match=rf"{name} is not utf-8: .* 0xff in position 1"):
         read_json(Path(write(name, packed(b'"\xff"'))))
 
 

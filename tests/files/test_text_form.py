@@ -45,6 +45,24 @@ def test_an_encoding_is_detected_and_said(write, caplog, content, said):
     assert [f" {said};" in record.getMessage() for record in caplog.records] == [True] * bool(said)
 
 
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf_8_sig", "utf-16", "utf-16-le", "gb18030"])
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_byte_order_mark_is_not_a_part_of_the_text(write, name, suffix):
+    rows = [row for _, row in ROWS]
+    content = TEXT if suffix == ".csv" else json.dumps(rows)
+    mark = "" if name in ("utf_8_sig", "utf-16") else "\ufeff"  # these encoders write it
+    path = write(f"a{suffix}", f"{mark}{content}".encode(name))
+    assert [row for _, row in read(path, form=TextForm(name))] == rows
+
+
+def test_a_json_may_be_one_line(write, monkeypatch):
+    monkeypatch.setenv("LORAKIT_LINE_MIB", "1")
+    rows = [{"text": "x" * 2**19, "label": n} for n in range(3)]
+    assert len(read(write("a.json", json.dumps(rows)))) == 3
+    with pytest.raises(DataError, match="LORAKIT_LINE_MIB"):
+        read(write("a.jsonl", json.dumps(rows)))
+
+
 def test_latin_1_where_windows_has_nothing(write, caplog):
     assert read(write("a.csv", b"text,label\ncaf\xe9,1\n"))[0][1]["text"] == "café"
     assert "latin-1" in caplog.text
