@@ -53,9 +53,10 @@ def _apply(data: dict[str, Any], marks: Marks, text: str, mark: Mark) -> KeyPath
     refuse_surrogates(text, str(mark))
     key, equals, value = text.partition("=")
     path = tuple(key.lstrip("~").split("."))
-    if text.startswith("~") and not equals:
+    removes = text.startswith("~")
+    if removes and not equals:
         _remove(data, marks, path, mark)
-    elif equals and all(path):
+    elif equals and all(path) and not removes:
         _set(data, marks, path, _value_of(value, f"{mark}, {key}"), mark)
     else:
         raise RecipeError(f"{mark}: {text!r} is neither key=value nor ~key")

@@ -223,6 +223,11 @@ def test_overrides_set_remove_and_are_typed(recipe):
     assert "did you mean 'learning_rate'" in problems(path, ["train.lerning_rate=3"])
 
 
+def test_an_override_either_sets_or_removes():
+    with pytest.raises(RecipeError, match=r"~train\.max_steps=3"):
+        load_recipe("glue_mrpc", ["~train.max_steps=3"])
+
+
 def test_what_does_not_change_the_setting_is_not_called_another(recipe):
     assert load_recipe(recipe(GOOD), ["data.path=x", "seeds=[3]"]).notes == ()
 
