@@ -97,7 +97,7 @@ def _remove(data: dict[str, Any], marks: Marks, path: KeyPath, mark: Mark) -> No
 
 
 def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note]:
-    """Remove the expected values that the overrides invalidate.
+    """Remove the expected values that the overrides invalidate, but not those that they give.
 
     Another method, model or task has other counts, and another task has other scores. Published
     scores of another setting stay, with a note.
@@ -110,11 +110,20 @@ def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note
     sections = {key.partition(".")[0] for key in changed}
     if not sections.isdisjoint(PLUGINS):
         for key in ("sites", "trainable"):
-            if ("expect", key) not in touched:
+            if not _is_given(("expect", key), touched):
                 expect.pop(key, None)
-    if "task" in sections:
-        expect.pop("scores", None)
-    if not expect.get("scores"):
+    scores = expect.get("scores")
+    if not isinstance(scores, dict):
         return []
-    text = f"the published scores are of another setting; changed here: {', '.join(changed)}"
-    return [Note(kind="other setting", text=text)]
+    published = [key for key in scores if not _is_given(("expect", "scores", key), touched)]
+    if "task" in sections:
+        expect["scores"] = {key: scores[key] for key in scores if key not in published}
+    elif published:
+        text = f"the published scores are of another setting; changed here: {', '.join(changed)}"
+        return [Note(kind="other setting", text=text)]
+    return []
+
+
+def _is_given(path: KeyPath, touched: set[KeyPath]) -> bool:
+    """Whether an override gave the value, something in it, or something around it."""
+    return any(at[: len(path)] == path[: len(at)] for at in touched)

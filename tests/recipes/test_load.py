@@ -223,6 +223,21 @@ def test_overrides_set_remove_and_are_typed(recipe):
     assert "did you mean 'learning_rate'" in problems(path, ["train.lerning_rate=3"])
 
 
+def test_an_expectation_that_is_given_stays(recipe):
+    path = recipe(GOOD)
+    task = "task.name=glue/rte"
+    scores = load_recipe(path, [task, "expect.scores.accuracy.value=86.0"])
+    assert scores.recipe.expect.scores["accuracy"].value == 86.0
+    other = load_recipe(path, [task, "expect.scores.f1={value: 90.0}"]).recipe.expect
+    assert other.scores.keys() == {"f1"}
+    block = load_recipe(path, [task, "expect={sites: 3, scores: {f1: {value: 9.0}}}"]).recipe.expect
+    assert (block.sites, block.scores.keys()) == (3, {"f1"})
+    assert load_recipe(path, [task]).recipe.expect.scores == {}
+    # nothing published is left that could be of another setting
+    assert not load_recipe(path, ["method=full", "expect.scores.accuracy.value=86.0"]).notes
+    assert load_recipe(path, ["method=full"]).notes
+
+
 def test_an_override_either_sets_or_removes():
     with pytest.raises(RecipeError, match=r"~train\.max_steps=3"):
         load_recipe("glue_mrpc", ["~train.max_steps=3"])
