@@ -29,7 +29,7 @@ from lorakit.files.packed import (
     opened,
     raw_lines,
 )
-from lorakit.files.text_form import PROBE_RECORDS, UTF_8, TextForm, delimiter_of, encoding_of
+from lorakit.files.text_form import PROBE_LINES, UTF_8, TextForm, delimiter_of, encoding_of
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def _csv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
 def _delimiter(path: Path, columns: Columns, encoding: str, usual: str) -> str:
     if columns.form.delimiter == "":
         return usual
-    first = [line for _, line in islice(lines(path, encoding), PROBE_RECORDS)]
+    first = [line for _, line in islice(lines(path, encoding), PROBE_LINES)]
     return delimiter_of(path, first, columns.required, columns.form, usual)
 
 

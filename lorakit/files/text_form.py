@@ -37,7 +37,8 @@ FOREIGN_SHARE = 0.3
 Western encoding. Cyrillic or Chinese text has more, and would be read as nonsense."""
 UNDEFINED_IN_WINDOWS = frozenset(b"\x81\x8d\x8f\x90\x9d")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
-PROBE_RECORDS = 20
+PROBE_LINES = 20
+"""Lines at the start of a table in which its separator is looked for."""
 SET_ENCODING = "set task.encoding to the encoding that it has"
 
 
@@ -174,8 +175,9 @@ def _fields(line: str, sign: str) -> list[str]:
 def _is_even(lines: Sequence[str], sign: str) -> bool:
     """Whether the first records have the same number of fields, and more than one."""
     try:
-        widths = {len(record) for record in csv.reader(lines, delimiter=sign) if record}
+        widths = [len(record) for record in csv.reader(lines, delimiter=sign) if record]
     except csv.Error:
         return False
-    widths.discard(0)
-    return len(widths) == 1 and widths != {1}
+    if len(lines) == PROBE_LINES and len(widths) > 1:
+        widths.pop()  # the lines may end within a record
+    return len(set(widths)) == 1 and widths[0] > 1

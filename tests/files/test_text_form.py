@@ -118,6 +118,13 @@ def test_a_separator_is_what_gives_the_columns(write):
     assert read(single, ("text",)) == [(2, {"text": "a"}), (3, {"text": "b"})]
 
 
+@pytest.mark.parametrize("lines", [3, 30])
+def test_a_separator_is_found_where_the_first_lines_end_within_a_record(write, lines):
+    answer = "a, b\n" * lines
+    path = write("a.csv", "question;answer;id\n" + f'"q, r";"{answer}";1\n' * 9)
+    assert read(path, ())[0] == (2, {"question": "q, r", "answer": answer, "id": "1"})
+
+
 def test_every_kind_may_be_compressed(tmp_path):
     import pyarrow.parquet as pq
 
