@@ -102,8 +102,14 @@ class MnliCausal(MetricTask):
         entire = data.model_copy(update={"limit": {}})
         examples = [self._example("train", row) for row in glue_rows("mnli", "train", entire)]
         chosen: list[Example] = []
-        for word in self.choices:
-            chosen += draw.sample([one for one in examples if one.target == word], self.shots)
+        for word, label in zip(self.choices, NAMES, strict=True):
+            of_label = [one for one in examples if one.target == word]
+            if len(of_label) < self.shots:
+                raise DataError(
+                    f"task.shots: {self.shots} training examples of {label!r} are drawn, and there "
+                    f"are {len(of_label)}; give fewer"
+                )
+            chosen += draw.sample(of_label, self.shots)
         draw.shuffle(chosen)
         return "".join(f"{one.text}{one.target}\n\n" for one in chosen)
 

@@ -122,6 +122,11 @@ def test_score_is_accuracy_in_percent():
         task.score(["True"], [0])
 
 
+def test_more_shots_than_examples(glue_folder):
+    with pytest.raises(DataError, match=r"task\.shots: 20 .*'entailment'"):
+        read("validation_matched", glue_folder, shots=20)
+
+
 def test_a_wrong_label_says_where(glue_folder):
     path = glue_folder / "MNLI" / "dev_matched.tsv"
     path.write_text(path.read_text().replace("\tneutral\n", "\t-\n"))
