@@ -190,6 +190,14 @@ def test_a_slow_query_ends(monkeypatch):
         )
 
 
+def test_the_time_that_a_query_waits_does_not_count(monkeypatch):
+    monkeypatch.setattr(_wikisql, "SECONDS", 0.1)
+    many = SqlTable(("real",), tuple((float(i),) for i in range(2000)))
+    with closing(opened(many)) as base:
+        base.create_function("sum", 1, lambda value: None if value else time.sleep(0.2))
+        assert len(run(base, "SELECT sum(col0) FROM content", {})) == 2000
+
+
 def test_many_rows_are_refused(monkeypatch):
     monkeypatch.setattr(_wikisql, "ROWS", 2)
     with closing(opened(SMALL)) as base:
@@ -210,6 +218,8 @@ def test_the_statement_holds_nothing_of_the_query_but_numbers():
     ("types", "rows", "message"),
     [
         (("text", "real); DROP TABLE x"), (), "columns of type 'real\\); DROP"),
+        (("real",), ((2**63 - 1,), (-(2**63),), (2**63,)), str(2**63)),
+        (("text",), (("a\ud800",),), r"ud800"),
         (("text",), (("a", "b"),), "a row of 2 cells in a table of 1 columns"),
     ],
 )
