@@ -191,6 +191,8 @@ class Example:
     special token is plain text there; elsewhere it is the token."""
     target_given: tuple[tuple[int, int], ...] = ()
     """The same for `target`."""
+    references_given: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """The same for each of `references`; empty if none has such a part."""
 
     @property
     def last_turn(self) -> Turn:

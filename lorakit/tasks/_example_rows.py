@@ -24,8 +24,6 @@ CHUNK = 1000
 """Rows that are added to the arrays at a time."""
 NAMES = tuple(field.name for field in fields(Example) if field.name != "where")
 TURNS, ANSWER = NAMES.index("turns"), NAMES.index("answer")
-PAIRS = tuple(NAMES.index(name) for name in ("words", "given", "target_given"))
-FLAT = tuple(NAMES.index(name) for name in ("target", "references"))
 DIGEST_BYTES = 16
 
 _values = attrgetter(*NAMES)
@@ -111,15 +109,15 @@ class ExampleRows(RowSequence[Example]):
         line = self._rows.bytes_of(row).decode("utf-8", "surrogatepass")
         content, _, where = line.partition("\n")
         values: list[Any] = json.loads(content)
-        for place in FLAT:
-            if isinstance(values[place], list):
-                values[place] = tuple(values[place])
-        for place in PAIRS:
-            values[place] = tuple(map(tuple, values[place]))
-        values[TURNS] = tuple(Turn(*turn) for turn in values[TURNS])
+        values[TURNS] = [Turn(*turn) for turn in values[TURNS]]
         if values[ANSWER] is not None:
             values[ANSWER] = Turn(*values[ANSWER])
-        return Example(**dict(zip(NAMES, values, strict=True)), where=where)
+        return Example(**dict(zip(NAMES, map(_as_tuples, values), strict=True)), where=where)
+
+
+def _as_tuples(value: Any) -> Any:
+    """The value; a list, and the lists in it, as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class ChosenExamples(Sequence[Example]):

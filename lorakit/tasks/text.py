@@ -134,35 +134,41 @@ class Text(OwnFiles):
     def _to_score(self, split: str, data: Data) -> Iterator[Example]:
         remarks = Remarks()
         examples: dict[str, Example] = {}
+        answers: dict[str, dict[str, Spans]] = {}
         columns = (self.references,) if self.references else columns_of(self.completion)
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
             with remarks.bad.row(where):
                 new = self._example(id, row, where, remarks)
-                accepted = self._answers(row, where) if set(columns) <= row.keys() else []
+                accepted = self._answers(row, where) if set(columns) <= row.keys() else {}
                 if not accepted and split not in self.test_splits:  # where they may be hidden
                     raise _empty(columns[0], where)
-                first = examples.setdefault(new.text, new)
-                references = tuple(dict.fromkeys((*first.references, *accepted)))
-                if references:
-                    examples[new.text] = replace(first, target=references[0], references=references)
-        yield from examples.values()
+                examples.setdefault(new.text, new)
+                known = answers.setdefault(new.text, {})
+                for text, given in accepted.items():
+                    known.setdefault(text, given)
+        for prompt, example in examples.items():
+            yield _with_answers(example, answers[prompt])
 
-    def _answers(self, row: dict[str, Any], where: str) -> list[str]:
-        """The accepted texts; none if they are all missing. DataError: one is not a text."""
+    def _answers(self, row: dict[str, Any], where: str) -> dict[str, Spans]:
+        """The accepted texts, each with its parts from columns of a template.
+
+        Empty if all of them are missing. DataError: one is not a text.
+        """
         column = self.references or self.completion
+        given: Spans = ()
         if self.references is None and not is_column(column):
-            found = filled(column, row, where)[0]
+            found, given = filled(column, row, where)
         else:
             found = row[column]
         texts = found if isinstance(found, list) else [found]
         if all(map(is_missing, texts)):
-            return []
+            return {}
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise DataError(
                 f"{where}: column {column!r} holds {found!r}; "
                 "give a text, or a list of texts, none of them empty"
             )
-        return texts
+        return dict.fromkeys(texts, given)
 
     def _prompt(self, row: dict[str, Any], where: str) -> tuple[str, Spans]:
         text, given = filled(self.prompt, row, where)
@@ -170,7 +176,10 @@ class Text(OwnFiles):
 
     def learned(self, example: Example) -> tuple[Example, ...]:
         # rows with equal prompts are one example here, and each of them is one in training
-        return tuple(replace(example, target=text) for text in example.references) or (example,)
+        spans = example.references_given or [()] * len(example.references)
+        answers = zip(example.references, spans, strict=True)
+        found = [replace(example, target=text, target_given=given) for text, given in answers]
+        return tuple(found) or (example,)
 
     def ask(self, text: str) -> Example:
         """A chat with one question; or a prompt, in the template if it has a single column."""
@@ -181,6 +190,14 @@ class Text(OwnFiles):
             return Example("prompt", text + self.separator, eos=self.eos)
         prompt, given = self._prompt({first: text}, "prompt")
         return Example("prompt", prompt, eos=self.eos, given=given)
+
+
+def _with_answers(example: Example, answers: dict[str, Spans]) -> Example:
+    if not answers:
+        return example
+    references = tuple(answers)
+    given = tuple(answers.values()) if any(answers.values()) else ()
+    return replace(example, target=references[0], references=references, references_given=given)
 
 
 def _empty(column: str, where: str) -> BadRow:

@@ -36,6 +36,7 @@ EXAMPLES = [
         answer=Turn("assistant", "answer", '{"tool_calls": []}'),
     ),
     Example("g", "", target="all of it", whole=True, eos=True),
+    Example("i", "q", references=("x", "y"), references_given=(((0, 1),), ())),
     Example("h", "given", given=((0, 2), (3, 4)), target="t", target_given=((0, 1),)),
 ]
 

@@ -123,13 +123,15 @@ def test_a_value_that_is_better_when_lower_may_select(names, primary):
     assert task.primary == "ter"
 
 
-def test_each_accepted_text_is_what_training_would_learn(write):
-    rows = '{"prompt": "p", "completion": " a"}\n{"prompt": "p", "completion": " b"}\n'
+@pytest.mark.parametrize("completion", ["completion", " {completion}"])
+def test_each_accepted_text_is_what_training_would_learn(write, completion):
+    rows = '{"prompt": "p", "completion": "a"}\n{"prompt": "p", "completion": "</s>"}\n'
     path = write("a.jsonl", rows)
-    task = Text(train=path, validation=path)
+    task = Text(train=path, validation=path, completion=completion)
     [example] = task.read("validation", Data())
-    learned = [(e.text, e.target, e.eos) for e in task.learned(example)]
-    assert learned == [(e.text, e.target, e.eos) for e in task.read("train", Data())]
+    learned = [(e.text, e.target, e.given, e.target_given, e.eos) for e in task.learned(example)]
+    trained = task.read("train", Data())
+    assert learned == [(e.text, e.target, e.given, e.target_given, e.eos) for e in trained]
 
 
 ROWS = '{"q": "How many?", "a": "three", "n": 4}\n{"q": "Who {is}?", "a": "Ann", "n": 5}\n'
