@@ -59,13 +59,18 @@ def _keys_of(item: Any) -> list[str]:
     return _without_branches(location)
 
 
-def _without_branches(location: Iterable[int | str]) -> list[str]:
+def _without_branches(location: Sequence[int | str]) -> list[str]:
     # pydantic adds the branch of a union ("str", "Target", "function-before[...]") to a path
     return [
         str(part)
-        for part in location
-        if isinstance(part, int) or (part.islower() and part.isidentifier() and part != "str")
+        for part, before in zip(location, ("", *location), strict=False)
+        # whatever follows the branch of a mapping is a key of it
+        if isinstance(part, int) or str(before).startswith("dict[") or _may_be_key(part)
     ]
+
+
+def _may_be_key(part: str) -> bool:
+    return part.islower() and part.isidentifier() and part not in ("str", "float", "int", "bool")
 
 
 def _is_consequence(kind: str, path: KeyPath, found: Iterable[KeyPath]) -> bool:
@@ -74,7 +79,7 @@ def _is_consequence(kind: str, path: KeyPath, found: Iterable[KeyPath]) -> bool:
     A list with a wrong item is also too short, and a wrong `Target` is also not a text.
     """
     contains_another = any(other[: len(path)] == path and other != path for other in found)
-    return contains_another and kind in ("too_short", "string_type")
+    return contains_another and kind in ("too_short", "string_type", "float_type", "literal_error")
 
 
 def _line(path: KeyPath, text: str, marks: Marks) -> str:
@@ -97,6 +102,8 @@ def _sentence(item: Any, path: KeyPath, sections: Sections, recipe: Mapping[str,
             return f"unknown key (its value is {value}){near}"
         case "missing":
             return "is missing, and has no default"
+        case "string_type" if isinstance(item["input"], (int, float)):
+            return f"{value} should be a valid string; quote a text that looks like a number"
         case "literal_error":
             expected = item["ctx"]["expected"]
             near = did_you_mean(str(item["input"]), re.findall("'([^']*)'", expected), n=1)

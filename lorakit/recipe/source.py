@@ -6,6 +6,7 @@ This is a subset of YAML, without tags, anchors and duplicate keys. `yes` and `n
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,8 @@ def scalar(text: str) -> Any:
         return float(text.replace(".", ""))
     if len(text) <= MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(text):
         digits = text.replace("_", "")
-        return int(digits) if re.fullmatch(r"[-+]?\d{1,18}", digits) else float(digits)
+        number = int(digits) if re.fullmatch(r"[-+]?\d{1,18}", digits) else float(digits)
+        return number if math.isfinite(number) else text  # 12e4567 may be a revision
     return text
 
 

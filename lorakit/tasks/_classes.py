@@ -15,7 +15,7 @@ from lorakit.metrics import facts_of
 from lorakit.tasks._answers import label_name
 from lorakit.tasks._kept import reading_of
 from lorakit.tasks._own_files import OwnFiles
-from lorakit.tasks._sources import Wanted, source_rows
+from lorakit.tasks._sources import Wanted, names_of, source_rows
 
 
 def _label_names(value: Any) -> Any:
@@ -97,6 +97,6 @@ class WithClasses(OwnFiles, ABC):
         if len(found) < 2:
             columns = ", ".join(map(repr, self.label_columns))
             raise DataError(
-                f"{self.train}: column {columns} has only one label ({', '.join(found)})"
+                f"{names_of(self.train)}: column {columns} has only one label ({', '.join(found)})"
             )
         return found

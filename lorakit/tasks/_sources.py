@@ -74,6 +74,11 @@ def sources_of(value: str | Sequence[Source]) -> tuple[Source, ...]:
     return (Source(path=value),) if isinstance(value, str) else tuple(value)
 
 
+def names_of(value: str | Sequence[Source]) -> str:
+    """The sources that a key of a task names, for messages."""
+    return ", ".join(source.path for source in sources_of(value))
+
+
 def streams(value: str | Sequence[Source]) -> bool:
     """Whether a source is read only as far as its rows are needed."""
     return any(source.stream for source in sources_of(value))

@@ -12,6 +12,7 @@ from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import Names
 from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._sources import names_of
 
 OUTSIDE = "O"
 """The label of a word outside of all entities."""
@@ -38,8 +39,8 @@ class TokenClassification(WithClasses):
     def order(self, found: set[str]) -> tuple[str, ...]:
         if all(name.isdecimal() for name in found):
             raise DataError(
-                f"{self.train}: column {self.label!r} holds numbers; give their names in order, "
-                "such as task.classes=[O, B-PER, I-PER]"
+                f"{names_of(self.train)}: column {self.label!r} holds numbers; give their names in "
+                "order, such as task.classes=[O, B-PER, I-PER]"
             )
         return tuple(sorted(found, key=lambda name: (name != OUTSIDE, name)))
 

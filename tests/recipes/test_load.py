@@ -58,6 +58,7 @@ def test_every_shipped_recipe_loads_and_reloads_to_an_equal_one(tmp_path):
 def test_numbers_that_yaml_reads_as_text():
     assert scalar("4e-4") == 4e-4
     assert scalar("1_000") == 1000
+    assert scalar("12e4567") == "12e4567", "it may be a revision, and is no finite number"
     assert (scalar("no"), scalar("true"), scalar("~")) == ("no", True, None)
 
 
@@ -133,6 +134,18 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         (
             ("train:", "seeds: [0, 1, 0]\ntrain:"),
             "mine.yaml:9: seeds: 0 is given twice, and would be the same run",
+        ),
+        (
+            ("glue/mrpc", "classification, train: a.csv, validation: {path: b.csv, pth: c}"),
+            "mine.yaml:1: task.validation.0.pth: unknown key (its value is 'c')",
+        ),
+        (
+            ("epochs: 2", "class_weights: {Good: -1}"),
+            "train.class_weights.Good: -1 should be greater than 0",
+        ),
+        (
+            ("name: some/model", "name: some/model\n  revision: 0123"),
+            "mine.yaml:4: model.revision: 123 should be a valid string; quote",
         ),
         (("train:", "seeds: [-1]\ntrain:"), "seeds.0: -1 should be greater than or equal to 0"),
         (

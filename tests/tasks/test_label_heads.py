@@ -95,8 +95,9 @@ def test_lists_that_are_not_json_are_refused(write, value):
 
 def test_numbers_of_tags_need_names(jsonl):
     path = jsonl({"tokens": ["a", "b"], "tags": [1, 2]}, {"tokens": ["c"], "tags": [0]})
-    with pytest.raises(DataError, match="holds numbers"):
-        _ = TokenClassification(train=path, validation=path).labels
+    for train in (path, [{"path": path}]):
+        with pytest.raises(DataError, match=rf"^{path}: .*holds numbers"):
+            _ = TokenClassification(train=train, validation=path).labels
     task = TokenClassification(train=path, validation=path, classes=("O", "B-X", "I-X"))
     assert [e.target for e in read(task)] == [(1, 2), (0,)]
 
