@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, metric
-from lorakit.metrics._class_counts import class_sums, f1_of
-from lorakit.metrics._statistics import Sums
+from lorakit.metrics._class_counts import ClassCounts, ClassSums, class_sums, f1_of
 
 
 @metric(Facts(of="labels", keys=("weighted_f1",)))
-def weighted_f1(predictions: Sequence[int], references: Sequence[int]) -> Sums:
+def weighted_f1(predictions: Sequence[int], references: Sequence[int]) -> ClassSums:
     """Fraction in 0..1."""
     return class_sums("weighted_f1", predictions, references, _mean)
 
 
-def _mean(classes: Sequence[tuple[float, float, float]]) -> float:
+def _mean(classes: Sequence[ClassCounts]) -> float:
     total = sum(present for _, _, present in classes)
     if not total:
         return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -96,3 +97,17 @@ def test_tags_that_are_of_no_entity(tag):
 def test_squad(said, accepted, same, f1):
     found = metrics.get("squad")([said], [accepted])
     assert found == pytest.approx({"squad_f1": f1, "squad_em": same})
+
+
+@pytest.mark.parametrize("name", ["matthews", "macro_f1", "weighted_f1", "multilabel_f1"])
+def test_a_score_does_not_hold_a_count_of_each_example_and_class(name):
+    labels = list(range(1000))
+    given = [[label] for label in labels] if name == "multilabel_f1" else labels
+    tracemalloc.start()
+    try:
+        scores = metrics.get(name)(given, given)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert set(scores.values()) == {1.0}
+    assert peak < 2 * 2**20, "a million counts need 8 MiB at least"
