@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from typing import Annotated, Any
 
@@ -107,9 +108,11 @@ def source_rows(value: str | Sequence[Source], wanted: Wanted) -> Iterator[Place
 
 def weighted_rows(source: Source, wanted: Wanted) -> Iterator[PlacedRow]:
     """The rows of one source, each as often as its weight says."""
+    # the weight as it is written: 100 * 0.29 is less than 29
+    weight, of = Fraction(str(source.weight)).as_integer_ratio()
     for number, row in enumerate(_rows(source, wanted)):
         # exact on every stretch of the file, and the same for every seed
-        copies = int((number + 1) * source.weight) - int(number * source.weight)
+        copies = (number + 1) * weight // of - number * weight // of
         for _ in range(copies):
             yield row
 

@@ -403,6 +403,13 @@ def test_sources_with_weights(write):
         ChatFiles(train={"path": "a.jsonl", "subset": "x"})
 
 
+@pytest.mark.parametrize(("weight", "count"), [(0.29, 29), (1.15, 115), (0.7, 70), (2, 200)])
+def test_a_weight_is_exact(write, weight, count):
+    path = write("a.jsonl", '{"prompt": "p", "completion": "c"}\n' * 100)
+    task = ChatFiles(train=[{"path": path, "weight": weight}])
+    assert len(task.read("train", Data())) == count
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hub_data_set(tmp_path, monkeypatch, stream):
     """`datasets` reads a folder as it reads a repository of the hub."""
