@@ -17,6 +17,7 @@ from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
+from lorakit.tasks._formats._messages import SYSTEM_ROLES
 from lorakit.tasks._held_out import NONE, Validation
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
@@ -24,7 +25,6 @@ from lorakit.tasks._sources import PlacedRow, Source, Wanted, first_rows, source
 
 log = logging.getLogger(__name__)
 
-SYSTEM_ROLES = ("system", "developer")
 ROW = ("row", "format")
 """Columns of what `found` gives."""
 PROBED_ROWS = 10
@@ -78,7 +78,7 @@ class ChatFiles(OwnFiles):
     @field_validator("roles")
     @classmethod
     def _roles_are_ours(cls, roles: dict[str, str]) -> dict[str, str]:
-        ours = ("system", "developer", "user", ASSISTANT, "tool")
+        ours = (*SYSTEM_ROLES, "user", ASSISTANT, "tool")
         for given, role in roles.items():
             if role not in ours:
                 near = did_you_mean(role, ours)

@@ -410,6 +410,13 @@ def test_a_weight_is_exact(write, weight, count):
     assert len(task.read("train", Data())) == count
 
 
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_chat_has_one_system_prompt(read, role):
+    chat = [{"role": role, "content": "mine"}, *TWICE]
+    (example,) = read([{"messages": chat, "system": "column"}], system="recipe")
+    assert [turn.text for turn in example.turns] == ["mine", "Hi", "Yo", "Again"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hub_data_set(tmp_path, monkeypatch, stream):
     """`datasets` reads a folder as it reads a repository of the hub."""

@@ -13,8 +13,9 @@ from lorakit.tasks._formats._base import Reading
 
 PLACES = ("messages", "conversations", "conversation", "chat", "dialogue")
 """Columns in which chats are looked for."""
+SYSTEM_ROLES = ("system", "developer")
 ROLES = {
-    **{role: role for role in ("system", "developer", "user", ASSISTANT, "tool")},
+    **{role: role for role in (*SYSTEM_ROLES, "user", ASSISTANT, "tool")},
     **dict.fromkeys(("human",), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai"), ASSISTANT),
     **dict.fromkeys(("function", "observation", "tool_response", "function_response"), "tool"),
@@ -199,6 +200,6 @@ def _tool(tool: Any) -> dict[str, Any]:
 def with_system(turns: tuple[Turn, ...], row: Mapping[str, Any]) -> tuple[Turn, ...]:
     """The turns after the text in the column `system`, if it has one and they do not."""
     system = row.get("system")
-    if not isinstance(system, str) or not system.strip() or turns[0].role == "system":
+    if not isinstance(system, str) or not system.strip() or turns[0].role in SYSTEM_ROLES:
         return turns
     return (Turn("system", system), *turns)
