@@ -49,15 +49,14 @@ def kept_or_made(folder: Path, make: Make) -> tuple[dict[str, ndarray], Facts]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
             found = _opened(folder)  # another process may have made them in the meantime
-            if found is not None:
-                return found
-            _keep(folder, make)
-            return open_arrays(folder)
+            if found is None:
+                _keep(folder, make)
+                found = _opened(folder)
     except (OSError, Timeout) as error:
         log.warning(
             "%s is not stored: %s (set LORAKIT_CACHE to another folder)", folder.parent.name, error
         )
-        return made_now(make)
+    return made_now(make) if found is None else found
 
 
 def _keep(folder: Path, make: Make) -> None:

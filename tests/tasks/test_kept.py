@@ -10,7 +10,7 @@ import pytest
 
 from lorakit.errors import DataError
 from lorakit.evaluation.answers import read_splits
-from lorakit.files import kept_reading
+from lorakit.files import kept_arrays, kept_reading
 from lorakit.files.arrays import GrowingArrays
 from lorakit.files.bad_rows import counting_dropped
 from lorakit.files.detected import collecting_detected
@@ -178,3 +178,13 @@ def test_dropped_rows_and_what_was_detected_are_told_each_time(tmp_path):
 
 def test_files_of_the_hub_are_not_kept(tmp_path):
     assert Text(train="hub:some/data", validation="none").files_of("train") == ()
+
+
+def test_what_cannot_be_mapped_after_it_was_written_is_held(tmp_path, monkeypatch, caplog):
+    def refuse(folder):
+        raise ValueError("damaged")
+
+    path = labelled(tmp_path / "a.jsonl", [("x", "a"), ("y", "b")])
+    monkeypatch.setattr(kept_arrays, "open_arrays", refuse)
+    assert [example.text for example in read(task_of(path, ("a", "b")))] == ["x", "y"]
+    assert "damaged" in caplog.text
