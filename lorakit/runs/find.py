@@ -56,4 +56,4 @@ def _recorded(run: Path) -> dict[str, Any] | None:
 @lru_cache(maxsize=4096)
 def _read(run: Path, changed: int) -> dict[str, Any] | None:
     recorded = recorded_recipe(run)
-    return None if recorded is None else what_matters(recorded)
+    return None if recorded is None else what_matters(recorded.plain())

@@ -46,10 +46,10 @@ def same_recipe(run: Path, recipe: Recipe) -> None:
         raise InputError(f"{run} was trained with another recipe ({'; '.join(changes)}). {ADVICE}")
 
 
-def recorded_recipe(run: Path) -> dict[str, Any] | None:
-    """The recipe of a run as plain data; None where this version cannot read it."""
+def recorded_recipe(run: Path) -> Recipe | None:
+    """The recipe of a run; None where this version cannot read it."""
     try:
-        return build(run / "recipe.yaml").recipe.plain()
+        return build(run / "recipe.yaml").recipe
     except LorakitError:
         return None
 
@@ -65,7 +65,7 @@ def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
             continue
         before = recorded_recipe(other)
         if before is not None:
-            found[other] = differences(what_matters(before), values)
+            found[other] = differences(what_matters(before.plain()), values)
     return found
 
 

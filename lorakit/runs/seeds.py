@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.metrics import lower_is_better
@@ -80,9 +78,8 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     if path.is_dir():
         return path
     stem = name_or_path.replace("/", "-")
-    plain = of.plain() if of is not None else None
     finished = [run for run in runs_named(runs, stem) if (run / "result.json").is_file()]
-    ranked = [(_fits(run, plain), (run / "result.json").stat().st_mtime, run) for run in finished]
+    ranked = [(_fits(run, of), (run / "result.json").stat().st_mtime, run) for run in finished]
     fit, _, best = max(ranked, default=(0, 0.0, path))
     if fit:
         return choose_seed(best, None)[0] / "adapter"
@@ -98,15 +95,18 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     )
 
 
-def _fits(run: Path, of: Mapping[str, Any] | None) -> int:
+def _fits(run: Path, of: Recipe | None) -> int:
     """0: not something to start `of` from; 1: its method, with other numbers; 2: the same."""
     if of is None:
         return 1
-    there = recorded_recipe(run) or {}
-    method = there.get("method", {})
-    if method.get("name") != of["method"]["name"]:
+    there = recorded_recipe(run)
+    if there is None or there.method.name != of.method.name:
         return 0
-    limit = there.get("data", {}).get("limit")
-    if limit and limit != of["data"]["limit"]:
+    if _training_rows(there) not in (None, _training_rows(of)):
         return 0
-    return 2 if method == of["method"] else 1
+    return 2 if there.method == of.method else 1
+
+
+def _training_rows(recipe: Recipe) -> int | None:
+    """The limit of the training split; None: all rows. Each task has its own names of splits."""
+    return recipe.data.limit.get(recipe.task.train_split)

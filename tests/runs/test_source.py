@@ -15,6 +15,8 @@ from lorakit.adapters.files import read_adapter
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError, InputError, RecipeError
 from lorakit.models import Model
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.folder import open_run
 from lorakit.runs.lines import read_lines
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
@@ -147,6 +149,32 @@ def test_start_from_a_folder_that_is_only_called_like_a_seed(run):
     adapter = shutil.copytree(run / "seed0" / "adapter", run.parent / "seedling")
     assert find_adapter(str(adapter), run.parent) == adapter
     assert find_adapter(str(run / "seed1"), run.parent) == run / "seed1" / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "asked", "starts"),
+    [
+        ({}, {"train": 100}, True),
+        ({"train": 100, "validation_matched": 100}, {"train": 100, "validation": 100}, True),
+        ({"validation_matched": 100}, {}, True),
+        ({"train": 100}, {}, False),
+        ({"train": 100}, {"train": 200}, False),
+    ],
+)
+def test_a_start_was_trained_on_as_many_rows(run, tmp_path, trained_on, asked, starts):
+    def limited(recipe, limit):
+        return load_recipe(recipe, [f"data.limit={json.dumps(limit)}"]).recipe
+
+    started = tmp_path / "runs" / "glue_mnli-000000"
+    open_run(started, limited("glue_mnli", trained_on), restart=False)
+    shutil.copytree(run / "seed0", started / "seed0")
+    shutil.copy(run / "result.json", started)
+    of = limited("glue_mrpc", asked)
+    if not starts:
+        with pytest.raises(RecipeError, match="glue_mnli"):
+            find_adapter("glue_mnli", started.parent, of)
+        return
+    assert find_adapter("glue_mnli", started.parent, of) == started / "seed0" / "adapter"
 
 
 def test_a_classifier_of_peft_merges_without_its_task(trained, tmp_path):
