@@ -32,12 +32,12 @@ def stage(plan: Plan, finished: Finished, given_up: Callable[[Cell], bool]) -> l
 
     given_up: whether a cell failed, so that the choice does not wait for it.
     """
-    axis = plan.chosen_axis
-    if axis is None:
+    chosen = plan.chosen_keys
+    if not chosen:
         return [Staged(cell) for cell in plan.cells]
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:
-        rest = {key: value for key, value in cell.point.items() if key != axis}
+        rest = {key: value for key, value in cell.point.items() if key not in chosen}
         groups.setdefault(repr(rest), []).append(cell)
     found = {}
     for cells in groups.values():

@@ -75,11 +75,13 @@ class Plan:
     """Those of the command line, which every run has."""
 
     @property
-    def chosen_axis(self) -> str | None:
-        """The axis of the line that the study chooses a value of."""
+    def chosen_keys(self) -> frozenset[str]:
+        """The keys, as in `Cell.point`, of the line that the study chooses a value of; empty: it
+        does not choose."""
         if self.study.choose is None:
-            return None
-        return _names(self.study)[keys_of(self.study.choose)[0]]
+            return frozenset()
+        names = _names(self.study)
+        return frozenset(names[key] for key in keys_of(self.study.choose))
 
 
 @dataclass(frozen=True)

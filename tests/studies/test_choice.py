@@ -80,6 +80,17 @@ def test_values_without_a_score(tmp_path, scores, failed, expected):
     assert staged(plan_of(tmp_path), scores, failed)[0][:2] == expected
 
 
+def test_the_keys_of_a_line_are_chosen_together(tmp_path):
+    line = "train.learning_rate, train.warmup"
+    text = CHOICE.replace("choose: train.learning_rate", f"choose: {line}")
+    text = text.replace(
+        "train.learning_rate: [1e-5, 3e-3]", f'"{line}": [[1e-4, 0.0], [2e-4, 0.1]]'
+    )
+    chosen, seeds = staged(plan_of(tmp_path, text), [0.5, 0.7])
+    assert chosen == [False, True, None, None]
+    assert seeds == [(4,), (4, 5), (4,), (4,)]
+
+
 def test_a_lower_loss_is_better(tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     monkeypatch.setattr("lorakit.studies.choice.lower_is_better", lambda key: True)
