@@ -36,11 +36,11 @@ def report(
         return
     from lorakit.report.table import comparison, score_table
     from lorakit.runs.result import Result
-    from lorakit.verbs.train import write_report
+    from lorakit.verbs.train import write_run_page
 
     found = [Result.read(path / "result.json" if path.is_dir() else path) for path in results]
     table = score_table(found[0]) if len(found) == 1 else comparison(found)
     if len(found) == 1 and first.is_dir():
-        write_report(first, found[0])
+        write_run_page(first, found[0])
         say(page)
     give({"results": [r.model_dump(mode="json") for r in found]}, as_json, table, form)

@@ -98,9 +98,8 @@ def write_card(
     recorded_base: the base's name where About is absent. kind: None: as the files tell.
     InputError: the folder cannot be written.
     """
-    if kind is None:
-        kind = kind_of(folder)
     base = base_info(about, recorded_base)
+    kind = kind or kind_of(folder)
     facts = CardFacts(kind=kind, base=base, about=about, trained=trained, merge=merge)
     write_whole(folder / CARD_FILE, card(facts))
 
@@ -108,6 +107,15 @@ def write_card(
 def kind_of(folder: Path) -> Kind:
     """The format of an adapter, by its files."""
     return "peft" if (folder / PEFT_FILE).is_file() else "lorakit"
+
+
+def is_edited(adapter: Path, about: About | None, trained: Trained | None) -> bool:
+    """Whether the adapter's README.md is another text than `write_card` writes for these."""
+    file = adapter / CARD_FILE
+    if not file.is_file():
+        return False
+    facts = CardFacts(kind_of(adapter), base_info(about, None), about, trained)
+    return file.read_bytes() != card(facts).encode()
 
 
 def card(facts: CardFacts) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,6 +15,7 @@ from lorakit.publish.base_info import BaseInfo
 from lorakit.publish.card import CardFacts, Trained, card, trained_of
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
+from lorakit.verbs.train.result import write_cards, write_report
 
 
 def about(task, head="classification", labels=("a", "b", "c")):
@@ -98,6 +101,28 @@ def test_a_card_may_be_edited_and_the_run_stays_intact(trained):
     from lorakit.runs.finished import intact_seed
 
     assert not any("README" in name for name in intact_seed(trained / "seed0").files)
+
+
+def test_an_edited_card_stays(trained, tmp_path, lorakit_cli):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    result = Result.read(run / "result.json")
+    one = result.model_copy(update={"seeds": result.seeds[:1]})
+    one.write(run / "result.json")
+    cards = [run / f"seed{seed}" / "adapter" / "README.md" for seed in (0, 1)]
+    write_cards(run, one, result)
+    of_one = cards[0].read_bytes()
+    cards[1].unlink()
+    write_report(run, result)
+    assert cards[0].read_bytes() != of_one, "its text names the spread over both seeds"
+    assert [card.read_bytes() for card in cards] == [
+        (trained / card.relative_to(run)).read_bytes() for card in cards
+    ]
+    cards[0].write_text("mine")
+    (run / "report.html").unlink()
+    assert lorakit_cli("report", run).code == 0
+    assert (run / "report.html").is_file()
+    write_report(run, one)
+    assert cards[0].read_text() == "mine"
 
 
 def test_a_merged_model_has_the_report_of_its_merge(lorakit_cli, trained, tmp_path):

@@ -47,7 +47,7 @@ from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
 from lorakit.verbs.train.job import TrainJob
-from lorakit.verbs.train.result import combined, early_stops, now, write_report
+from lorakit.verbs.train.result import combined, early_stops, now, write_report, write_run_page
 from lorakit.verbs.train.seed import train_seed
 
 log = logging.getLogger(__name__)
@@ -192,4 +192,4 @@ def _train_seeds(job: TrainJob) -> list[SeedResult]:
     return results
 
 
-__all__ = ["early_stops", "train_recipe", "write_report"]
+__all__ = ["early_stops", "train_recipe", "write_run_page"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from lorakit.adapters.files import read_about, read_adapter
+from lorakit.errors import DataError
 from lorakit.evaluation.answers import only_label, scored_splits
 from lorakit.notes import Note, has
-from lorakit.publish.card import Trained, write_card
+from lorakit.publish.card import Trained, is_edited, write_card
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
@@ -112,8 +114,16 @@ def one_label_seeds(job: TrainJob) -> list[str]:
 def write_report(run: Path, result: Result) -> None:
     """Write result.json, which says that the run is complete, the adapters' cards and
     report.html."""
+    before = None
+    with suppress(DataError):
+        before = Result.read(run / "result.json")
     result.write(run / "result.json")
-    write_cards(run, result)
+    write_cards(run, result, before)
+    write_run_page(run, result)
+
+
+def write_run_page(run: Path, result: Result) -> None:
+    """Write report.html, from the result and the journals of its seeds."""
     seeds = {seed.seed: seed_folder(run, seed.seed) for seed in result.seeds}
     logs = {seed: read_lines(folder / "metrics.jsonl") for seed, folder in seeds.items()}
     first = seeds[result.seeds[0].seed]
@@ -121,12 +131,20 @@ def write_report(run: Path, result: Result) -> None:
     write_page(run, result, logs, [line for lines in samples for line in lines])
 
 
-def write_cards(run: Path, result: Result) -> None:
-    """Write the model card of each seed's adapter. It is not part of the seed's result, so that it
-    may be edited."""
+def write_cards(run: Path, result: Result, before: Result | None) -> None:
+    """Write the model card of each seed's adapter. It is not part of the seed's result: it may be
+    edited, and an edited one stays.
+
+    before: the result that the cards which are there were written for.
+    """
+    then = {}
+    if before is not None:
+        then = {seed.seed: Trained(before, seed) for seed in before.seeds}
     for seed in result.seeds:
         adapter = seed_folder(run, seed.seed) / "adapter"
-        write_card(adapter, read_about(adapter), trained=Trained(result, seed))
+        about = read_about(adapter)
+        if not is_edited(adapter, about, then.get(seed.seed)):
+            write_card(adapter, about, trained=Trained(result, seed))
 
 
 def now() -> str:
