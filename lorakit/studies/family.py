@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from lorakit.report.picture import COLORS, Picture, figure_of, panels_of, pictur
 from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.report.table import NOTHING, Column, Table, mean_and_std
 from lorakit.runs.folder import seed_folder
-from lorakit.runs.result import SeedResult
+from lorakit.runs.result import Score, SeedResult
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.tables import metric_name
 
@@ -42,7 +43,7 @@ class FamilyRow(Config):
     method: str
     rate: float | None
     """The learning rate that was chosen; null where the study does not choose."""
-    scores: tuple[float, ...]
+    scores: tuple[Score, ...]
     trained: int | None
     adapter_bytes: int | None
     """Of the weights of one adapter with its head, without the tokenizer's files."""
@@ -75,7 +76,7 @@ def family_of(
         if found is not None:
             row = row.model_copy(update={"difference": found, "verdict": found.verdict(level)})
         rows.append(row)
-    rows.sort(key=lambda row: -statistics.fmean(row.scores))
+    rows.sort(key=lambda row: (not _is_known(row), -statistics.fmean(row.scores)))
     names = dict.fromkeys(_name(cell) for cell in study.cells)
     done = {row.method for row in rows}
     return FamilyResult(
@@ -113,6 +114,11 @@ def _row(cell: CellResult) -> FamilyRow:
         adapter_bytes=sum(file.stat().st_size for file in files) or None,
         merge_error=max((value for value in merged if value is not None), default=None),
     )
+
+
+def _is_known(row: FamilyRow) -> bool:
+    """Whether every seed has a score that is a number."""
+    return not any(map(math.isnan, row.scores))
 
 
 def family_table(found: FamilyResult) -> Table:
@@ -157,7 +163,7 @@ def draw_family(found: FamilyResult, steps: Mapping[str, float] | None = None) -
 
     steps: method -> time of its training step over the baseline's, for a second panel.
     """
-    rows = [row for row in found.rows if row.trained]
+    rows = [row for row in found.rows if row.trained and _is_known(row)]
     if not rows:
         return None
     places = {row.method: float(row.trained or 0) for row in rows}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,12 +64,12 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
 
 def best_of(study: StudyResult) -> CellResult | None:
     """The run with the best mean; None without scores or with different metrics."""
-    scored = [cell for cell in study.compared if cell.values(*cell.metric)]
+    scored = [cell for cell in study.compared if not math.isnan(cell.mean)]
     # an accuracy and an F1 cannot be compared
     if len({cell.metric for cell in scored}) != 1:
         return None
     choose = min if lower_is_better(scored[0].metric[1]) else max
-    return choose(scored, key=lambda cell: statistics.fmean(cell.values(*cell.metric)))
+    return choose(scored, key=lambda cell: cell.mean)
 
 
 def scores_of(study: StudyResult, views: Mapping[str, RunView]) -> Table:

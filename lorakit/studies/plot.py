@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ MOST_TICKS = 12
 def plot(study: StudyResult) -> Picture | None:
     """The score over one axis, with a line for each value of the other; bars: std over the seeds.
 
-    A numeric axis is preferred for x. None without scores, or with other than one or two axes.
+    A run with a seed whose score is NaN is left out. A numeric axis is preferred for x. None
+    without scores, or with other than one or two axes.
     """
-    scored = [cell for cell in study.compared if cell.values(*cell.metric)]
+    scored = [cell for cell in study.compared if not math.isnan(cell.mean)]
     if len(study.axes) not in (1, 2) or not scored:
         return None
     # the sort is stable: of two numeric axes, the first of the study is x
@@ -76,7 +78,7 @@ def _points(group: Sequence[CellResult], places: Sequence[float]) -> tuple[Seque
     for place, cell in zip(places, group, strict=True):
         scores = cell.values(*cell.metric)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        points.append((place, statistics.fmean(scores), spread))
+        points.append((place, cell.mean, spread))
     return tuple(zip(*sorted(points), strict=True))
 
 

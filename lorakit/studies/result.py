@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from typing import Any, ClassVar, Literal
 
@@ -46,10 +47,15 @@ class CellResult(Config):
     """Trainable parameters; null until a run is complete."""
 
     def values(self, split: str, metric: str) -> list[float]:
-        """The finite scores of the finished seeds, in their order."""
+        """The scores of the finished seeds, in their order; NaN for a seed without this score."""
         finished = [self.scores[seed] for seed in self.seeds if seed in self.scores]
-        values = [scores.get(split, {}).get(metric, math.nan) for scores in finished]
-        return [value for value in values if math.isfinite(value)]
+        return [scores.get(split, {}).get(metric, math.nan) for scores in finished]
+
+    @property
+    def mean(self) -> float:
+        """The mean of the primary score; NaN if no seed is finished, or if that of one is NaN."""
+        values = self.values(*self.metric)
+        return statistics.fmean(values) if values else math.nan
 
 
 class StudyResult(ResultFile):

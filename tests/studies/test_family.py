@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lorakit.methods import methods
+from lorakit.runs.result import SeedResult
 from lorakit.studies.choice import trial_of
-from lorakit.studies.family import Difference, FamilyResult, FamilyRow, draw_family, family_table
+from lorakit.studies.family import (
+    Difference,
+    FamilyResult,
+    FamilyRow,
+    draw_family,
+    family_of,
+    family_table,
+)
 from lorakit.studies.plan import find_study, load_study
+from lorakit.studies.result import CellResult, StudyResult
 
 FOR_DECODERS = {"p_tuning", "prefix_embedding", "prefix_layer", "prefix_tuning"}
 FROM_OTHERS = {"atlas", "eigenlora", "xlora"}
@@ -63,6 +73,40 @@ def test_a_method_without_merge_and_difference_is_a_row():
     assert picture is not None
     assert picture.svg.startswith("<svg")
     assert draw_family(found.model_copy(update={"rows": ()})) is None
+
+
+def test_a_method_with_a_seed_that_collapsed_is_last(tmp_path):
+    scores = {"lora": (80.0, 81.0), "dora": (90.0, math.nan), "full": (82.0, 83.0)}
+    cells = []
+    for name, values in scores.items():
+        by_seed = {seed: {"v": {"accuracy": value}} for seed, value in enumerate(values)}
+        cells.append(
+            CellResult(
+                label=name,
+                recipe="r",
+                point={},
+                overrides=(),
+                run=str(tmp_path / name),
+                log=None,
+                state="done",
+                metric=("v", "accuracy"),
+                seeds=(0, 1),
+                scores=by_seed,
+                trainable=10,
+            )
+        )
+        for seed, own in by_seed.items():
+            length = {"epochs": 1.0, "steps": 1, "seconds": {}}
+            folder = tmp_path / name / f"seed{seed}"
+            folder.mkdir(parents=True)
+            SeedResult(seed=seed, scores=own, base_scores={}, **length).write(
+                folder / "result.json"
+            )
+    study = StudyResult(name="s", file="s.yaml", axes=(), cells=tuple(cells))
+    found = family_of(study, {}, 0.05)
+    assert [row[0] for row in family_table(found).rows] == ["full", "lora", "dora"]
+    assert family_table(found).rows[2][2] == "–"
+    assert draw_family(found) is not None
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,9 @@ import pytest
 from lorakit.report.changes import mean_norms, means
 from lorakit.report.curves import mean_curves
 from lorakit.studies.page import RunView, best_of, change_map, render_study, scores_of
+from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.tables import study_table
 
 EVIL = "<script>alert(1)</script>&|$x$\"'><img src=x onerror=alert(2)>"
 
@@ -137,6 +140,15 @@ def test_the_best_run_is_that_of_the_greatest_mean():
     other = cell("d", {0: 99.0}, metric=("validation", "f1"))
     other = other.model_copy(update={"scores": {0: {"validation": {"f1": 99.0}}}})
     assert best_of(study(*cells, other)) is None, "accuracy and F1 are not compared"
+
+
+def test_a_seed_that_collapsed_counts():
+    collapsed = cell("a", {0: 90.0, 1: math.nan, 2: 89.0})
+    found = study(collapsed, cell("b", {0: 81.0}))
+    assert [row[1:] for row in study_table(found).rows] == [("–", "3"), ("81.00", "1")]
+    assert best_of(found).label == "b"  # type: ignore[union-attr]
+    assert best_of(study(collapsed)) is None
+    assert plot(study(collapsed)) is None
 
 
 def test_a_layer_is_the_mean_of_its_weights():
