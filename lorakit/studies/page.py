@@ -63,10 +63,10 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
 
 
 def best_of(study: StudyResult) -> CellResult | None:
-    """The run with the best mean; None without scores or with different metrics."""
+    """The run with the best mean; None without scores, or where the runs have different ones."""
     scored = [cell for cell in study.compared if not math.isnan(cell.mean)]
-    # an accuracy and an F1 cannot be compared
-    if len({cell.metric for cell in scored}) != 1:
+    # an accuracy and an F1 cannot be compared, nor the accuracies of two tasks
+    if len({(cell.task, cell.metric) for cell in scored}) != 1:
         return None
     choose = min if lower_is_better(scored[0].metric[1]) else max
     return choose(scored, key=lambda cell: cell.mean)

@@ -22,6 +22,8 @@ class CellResult(Config):
 
     label: str
     recipe: str
+    task: str = ""
+    """Its name; of a task of one's own files with these."""
     overrides: tuple[str, ...] = Field(strict=False)
     point: dict[str, Any]
     """Axis -> value of this run."""

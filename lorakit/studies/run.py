@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
+from lorakit.recipe.schema import Recipe
 from lorakit.report.changes import mean_norms
 from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import make_folder, seed_folder
@@ -29,6 +30,7 @@ from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, State, StudyResult
+from lorakit.studies.schema import as_text
 from lorakit.studies.tables import state_table, study_table
 
 log = logging.getLogger(__name__)
@@ -254,6 +256,7 @@ def _cell_result(found: CellState) -> CellResult:
     return CellResult(
         label=cell.label,
         recipe=cell.recipe,
+        task=_scored_on(cell.loaded.recipe),
         overrides=cell.overrides,
         point=cell.point,
         run=str(found.run),
@@ -269,6 +272,11 @@ def _cell_result(found: CellState) -> CellResult:
         seconds=sum(result.seconds.get("whole", 0.0) for result in found.seeds.values()),
         trainable=trainable(found.run),
     )
+
+
+def _scored_on(recipe: Recipe) -> str:
+    files = recipe.plain()["task"].get("validation")
+    return recipe.task.name if files is None else f"{recipe.task.name} {as_text(files)}"
 
 
 def trainable(run: Path) -> int | None:

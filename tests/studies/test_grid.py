@@ -10,6 +10,7 @@ import pytest
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import names
 from lorakit.studies.plan import MOST_CELLS, load_study, short_names, study_names
+from lorakit.studies.run import look
 from lorakit.studies.schema import Study
 
 
@@ -81,6 +82,12 @@ seeds: [3, 4]
 def test_a_text_stays_a_text(study, value):
     path = study(json.dumps({"recipes": "quickstart", "set": {"about": value}}))
     assert load_study(path).cells[0].loaded.recipe.about == value
+
+
+def test_each_run_has_the_task_that_it_is_scored_on(study, tmp_path):
+    plan = load_study(study("recipes: [glue_mrpc, glue_rte]\n"))
+    tasks = [cell.task for cell in look(plan, tmp_path / "runs").cells]
+    assert tasks == ["glue/mrpc", "glue/rte"]
 
 
 def test_without_seeds_each_recipe_has_its_own(study):

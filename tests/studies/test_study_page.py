@@ -140,6 +140,8 @@ def test_the_best_run_is_that_of_the_greatest_mean():
     other = cell("d", {0: 99.0}, metric=("validation", "f1"))
     other = other.model_copy(update={"scores": {0: {"validation": {"f1": 99.0}}}})
     assert best_of(study(*cells, other)) is None, "accuracy and F1 are not compared"
+    another_task = cell("e", {0: 99.0}, task="glue/rte")
+    assert best_of(study(*cells, another_task)) is None
 
 
 def test_a_seed_that_collapsed_counts():
