@@ -250,6 +250,16 @@ class TestTheVerb:
         assert done.code == 2
         assert "sbatch is not installed on this machine" in done.err
 
+    def test_a_study_from_a_cluster_goes_on_elsewhere(self, study, monkeypatch, tmp_path, caplog):
+        plan, runs = study("recipes: quickstart\nset: {train.max_steps: 12}\nseeds: [0]\n")
+        task = task_of(plan.cells[0], plan, runs)
+        task.job.parent.mkdir(parents=True)
+        task.job.write_text('{"job": "12_0"}')
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert look(plan, runs).counts() == {"stopped": 1}
+        assert run_study(plan, runs, "local", 1, lambda now: None).counts() == {"done": 1}
+        assert [record.name for record in caplog.records] == ["lorakit.studies.launchers.slurm"]
+
 
 class TestSlurmWithStandIns:
     """sbatch and squeue are scripts; `test_slurm.py` has the real ones."""

@@ -6,6 +6,7 @@ A job whose time is up writes a checkpoint and queues itself again.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,8 @@ from lorakit.studies.schema import Slurm
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
+
+log = logging.getLogger(__name__)
 
 MOST_TIMEOUTS = 100
 """How often a job may reach its limit and be queued again."""
@@ -74,11 +78,27 @@ class OnSlurm:
         changed()
 
     def alive(self, tasks: Sequence[JobTask]) -> dict[JobTask, Alive]:
-        """From squeue, which needs no accounting. A job that it does not list has ended."""
+        """From squeue, which needs no accounting. A job that it does not list has ended.
+
+        Without squeue, on a machine outside the cluster, none is known to be alive.
+        """
         jobs = {task: job for task in tasks if (job := job_of(task))}
-        # squeue exists only on a cluster
-        queue = _queue() if jobs else {}
+        if not jobs:
+            return {}
+        if shutil.which("squeue") is None:
+            _warn_of_unknown_jobs()
+            return {}
+        queue = _queue()
         return {task: queue[job] for task, job in jobs.items() if job in queue}
+
+
+# once, because the state of a study is asked for at each change
+@cache
+def _warn_of_unknown_jobs() -> None:
+    log.warning(
+        "runs of this study were queued on Slurm, and this machine has no squeue: it is not known "
+        "whether their jobs are still there"
+    )
 
 
 def _refuse_odd_path(folder: Path) -> None:
@@ -164,8 +184,6 @@ def _queue() -> dict[str, Alive]:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=SQUEUE_TIMEOUT_S, check=True
         )
-    except FileNotFoundError:
-        raise _not_a_cluster("squeue") from None
     except (subprocess.SubprocessError, OSError) as error:
         raise InputError(f"Slurm does not answer: {_output(error)}") from error
     found = {}
@@ -188,18 +206,14 @@ def _output(error: Exception) -> str:
 
 def _submitit() -> ModuleType:
     if shutil.which("sbatch") is None:
-        raise _not_a_cluster("sbatch")
+        raise InputError(
+            "sbatch is not installed on this machine; to run the study here, use --launcher local"
+        )
     try:
         import submitit
     except ImportError:
         raise InputError("--launcher slurm needs submitit: pip install 'lorakit[slurm]'") from None
     return submitit
-
-
-def _not_a_cluster(program: str) -> InputError:
-    return InputError(
-        f"{program} is not installed on this machine; to run the study here, use --launcher local"
-    )
 
 
 PLUGIN: Launcher = OnSlurm()
