@@ -128,6 +128,8 @@ def open_source(pointer: Pointer, to_write: bool = False) -> Source:
     notebook = _next_to(folder)
     if not folder.is_dir():
         folder = _from_hub(pointer.path)
+        # two owners may have repositories of one name
+        notebook = Path.cwd() / f"{pointer.path.replace('/', '-')}-eval"
     if any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE)):
         return _open_adapter(pointer, folder, notebook, to_write)
     if (folder / "config.json").is_file():
@@ -316,7 +318,7 @@ def _next_to(folder: Path) -> Path:
     if place.name == "adapter" and is_run(place.parent.parent):
         return place.parent / "eval"
     in_cache = Path(HF_HUB_CACHE).resolve() in place.resolve().parents
-    parent = place.parent if place.is_dir() and not in_cache else Path.cwd()
+    parent = Path.cwd() if in_cache else place.parent
     return parent / f"{place.name}-eval"
 
 

@@ -139,7 +139,7 @@ def test_where_eval_writes(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     assert place(copied) == tmp_path / "f00d-eval", "nothing is written into the hub's cache"
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: copied)
-    assert place("somebody/their-lora") == tmp_path / "their-lora-eval"
+    assert place("somebody/their-lora") == tmp_path / "somebody-their-lora-eval"
     monkeypatch.chdir(shutil.copytree(copied, tmp_path / "here"))
     assert place(".") == tmp_path / "here-eval"
 
