@@ -35,6 +35,9 @@ class Expect(Config):
     """What the spread of each score is, where the source says it."""
     source: str | None = None
     """Where the numbers were published."""
+    changed: tuple[str, ...] = Field(default=(), strict=False)
+    """Keys of the recipe that have other values than where the numbers were published: nothing is
+    compared. Overrides fill it in."""
 
     def with_kinds(self) -> dict[str, Published]:
         """The scores, each with what its spread is."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorakit.errors import RecipeError, did_you_mean
@@ -21,7 +22,7 @@ from lorakit.recipe.source import (
 COMMAND_LINE = Mark("command line")
 SAME_SETTING = tuple(
     "data.path data.revision seeds train.micro_batch_size train.checkpoint train.skip_bad_steps "
-    "train.save_every evaluate.batch_size start_from about model.id track".split()
+    "train.save_every evaluate.batch_size about model.id track".split()
 )
 """Keys that do not change the setting that the published scores belong to."""
 PLUGINS = ("method", "task", "model")
@@ -37,15 +38,25 @@ def apply_overrides(
     override that is wrong.
     """
     problems: list[str] = []
-    touched: set[KeyPath] = set()
+    touched: dict[KeyPath, str] = {}
     for text, mark in zip(overrides, given or [COMMAND_LINE] * len(overrides), strict=True):
         try:
-            touched.add(_apply(data, marks, text, mark))
+            touched[_apply(data, marks, text, mark)] = text
         except RecipeError as error:
             problems.append(str(error))
     if problems:
         raise RecipeError(listing("the overrides", problems))
-    return _drop_expectations(data, touched)
+    _drop_expectations(data, touched)
+    return _notes(data)
+
+
+def changes_setting(override: str) -> bool:
+    """Whether the published scores belong to another setting than that with the override."""
+    key, _, value = override.removeprefix("~").partition("=")
+    if key == "start_from":
+        # an adapter of the recipe that it starts from, by its folder
+        return not (value and Path(value).is_dir())
+    return not key.startswith(("expect", *SAME_SETTING))
 
 
 def _apply(data: dict[str, Any], marks: Marks, text: str, mark: Mark) -> KeyPath:
@@ -96,17 +107,16 @@ def _remove(data: dict[str, Any], marks: Marks, path: KeyPath, mark: Mark) -> No
     forget(marks, path)
 
 
-def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note]:
+def _drop_expectations(data: dict[str, Any], touched: Mapping[KeyPath, str]) -> None:
     """Remove the expected values that the overrides invalidate, but not those that they give.
 
-    Another method, model or task has other counts, and another task has other scores. Published
-    scores of another setting stay, with a note.
+    touched: each key -> its override. Another method, model or task has other counts, and another
+    task has other scores. Published scores of another setting stay, with the changed keys.
     """
     expect = data.get("expect")
-    keys = sorted(".".join(path) for path in touched)
-    changed = [key for key in keys if not key.startswith(("expect", *SAME_SETTING))]
+    changed = sorted(".".join(path) for path, text in touched.items() if changes_setting(text))
     if not changed or not isinstance(expect, dict):
-        return []
+        return
     sections = {key.partition(".")[0] for key in changed}
     if not sections.isdisjoint(PLUGINS):
         for key in ("sites", "trainable"):
@@ -114,16 +124,33 @@ def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note
                 expect.pop(key, None)
     scores = expect.get("scores")
     if not isinstance(scores, dict):
-        return []
+        return
     published = [key for key in scores if not _is_given(("expect", "scores", key), touched)]
     if "task" in sections:
         expect["scores"] = {key: scores[key] for key in scores if key not in published}
     elif published:
-        text = f"the published scores are of another setting; changed here: {', '.join(changed)}"
-        return [Note(kind="other setting", text=text)]
-    return []
+        expect["changed"] = list(dict.fromkeys([*_changed_keys(expect), *changed]))
 
 
-def _is_given(path: KeyPath, touched: set[KeyPath]) -> bool:
+def _is_given(path: KeyPath, touched: Collection[KeyPath]) -> bool:
     """Whether an override gave the value, something in it, or something around it."""
     return any(at[: len(path)] == path[: len(at)] for at in touched)
+
+
+def _notes(data: Mapping[str, Any]) -> list[Note]:
+    """A note on published scores of another setting, also where the file itself has changed keys:
+    a run's recipe has those of its command."""
+    expect = data.get("expect")
+    if not isinstance(expect, dict) or not expect.get("scores"):
+        return []
+    keys = _changed_keys(expect)
+    if not keys:
+        return []
+    text = f"the published scores are of another setting; changed here: {', '.join(keys)}"
+    return [Note(kind="other setting", text=text)]
+
+
+def _changed_keys(expect: Mapping[str, Any]) -> list[str]:
+    keys = expect.get("changed")
+    # it is not validated yet
+    return list(map(str, keys)) if isinstance(keys, list) else []

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import COMMAND_LINE, names
-from lorakit.recipe.override import SAME_SETTING
+from lorakit.recipe.override import changes_setting
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
@@ -130,11 +130,10 @@ def _another(about: str | None, selection: Selection) -> str | None:
 
 def _changes(override: str) -> bool:
     """Whether the override changes the setting that the printed scores belong to."""
-    key, _, value = override.partition("=")
     if override.startswith(MODEL):
-        # the checkpoint in a folder; its shapes must be those of the recipe
-        return not Path(value).is_dir()
-    return not key.startswith(SAME_SETTING)
+        # the checkpoint in a folder, which is refused if its shapes are not those of model.shape
+        return not Path(override.removeprefix(MODEL)).is_dir()
+    return changes_setting(override)
 
 
 def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:

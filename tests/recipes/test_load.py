@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from lorakit.errors import RecipeError
+from lorakit.notes import has
 from lorakit.recipe.json_schema import json_schema
 from lorakit.recipe.load import load_recipe, names
 from lorakit.recipe.naming import checked_name
-from lorakit.recipe.source import scalar
+from lorakit.recipe.source import dump_yaml, scalar
 
 GOOD = """\
 task: {name: glue/mrpc}  # paper T2
@@ -258,6 +259,25 @@ def test_an_override_either_sets_or_removes():
 
 def test_what_does_not_change_the_setting_is_not_called_another(recipe):
     assert load_recipe(recipe(GOOD), ["data.path=x", "seeds=[3]"]).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("~start_from", ["start_from"]),
+        ("start_from=glue_rte", ["start_from"]),
+        ("start_from=.", []),
+        ("~data.path", []),
+        ("train.epochs=1", ["train.epochs"]),
+    ],
+)
+def test_a_recorded_recipe_keeps_its_other_setting(tmp_path, override, changed):
+    loaded = load_recipe("glue_mrpc", ["data.path=x", override])
+    assert list(loaded.recipe.expect.changed) == changed
+    (tmp_path / "again.yaml").write_text(dump_yaml(loaded.recipe.plain()))
+    again = load_recipe(str(tmp_path / "again.yaml"), ["seeds=[3]"])
+    assert has(again.notes, "other setting") is bool(changed)
+    assert again.recipe.expect == loaded.recipe.expect
 
 
 def test_origins_are_the_comments_and_blocks_hand_theirs_down(recipe):
