@@ -7,7 +7,6 @@ to the logger `lorakit`, and every error is a `lorakit.errors.LorakitError`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from lorakit.events import Observer, to_all
 from lorakit.methods import Attachment, Method, methods
 from lorakit.models import trust_remote_code as allow_remote_code
 from lorakit.recipe.load import load_recipe
+from lorakit.recipe.override import as_override
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import seed_folder
 from lorakit.runs.pointer import Pointer
@@ -367,7 +367,7 @@ def _as_overrides(values: Values, under: str = "") -> list[str]:
         if isinstance(value, Mapping) and "name" not in value:
             found += _as_overrides(value, path)
         else:
-            found.append(f"{path}={json.dumps(value, default=str)}")
+            found.append(as_override(path, value))
     return found
 
 

@@ -188,6 +188,12 @@ def test_values_are_those_of_the_recipe():
     assert recipe.method.model_dump()["r"] == 2
 
 
+@pytest.mark.parametrize("text", ["a 😀", "[😀", "'😀", "no", "1e3", " x "])
+def test_a_text_stays_what_it_is(text):
+    assert lorakit.read_recipe("quickstart", about=text).about == text
+    assert lorakit.read_recipe("quickstart", data={"path": Path("😀")}).data.path == "😀"
+
+
 def test_a_run_is_found_again_and_opened(tmp_path):
     seen = []
     run = lorakit.train("quickstart", runs=tmp_path, observe=seen.append, seeds=[0], **SMALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ SAME_SETTING = tuple(
     "train.save_every evaluate.batch_size about model.id track".split()
 )
 """Keys that do not change the setting that the published scores belong to."""
+STRUCTURED = ("[", "{", "'", '"')
+"""Beginnings of a value that is read as YAML."""
 PLUGINS = ("method", "task", "model")
 """Sections that have a `name`; the name alone may stand for the section."""
 
@@ -76,9 +79,29 @@ def _apply(data: dict[str, Any], marks: Marks, text: str, mark: Mark) -> KeyPath
 
 def _value_of(text: str, where: str) -> Any:
     text = text.strip()
-    if text.startswith(("[", "{", "'", '"')):
+    if text.startswith(STRUCTURED):
         return parse_yaml(text, where)[0]
     return scalar(text)  # not YAML: a path may contain `: ` and ` #`
+
+
+def as_override(key: str, value: Any) -> str:
+    """The override `key=value`; reading it gives the same value."""
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: Any) -> str:
+    """The value as an override has it: plain text where it is read back as that, otherwise JSON.
+    What JSON does not have, such as a path, is its text."""
+    if isinstance(value, str) and _reads_back(value):
+        return value
+    # YAML reads an escape as one character, and JSON has two for one outside of the BMP
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _reads_back(text: str) -> bool:
+    if text.startswith(STRUCTURED):
+        return False
+    return scalar(text) == text and text == text.strip()
 
 
 def _set(data: dict[str, Any], marks: Marks, path: KeyPath, value: Any, mark: Mark) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from lorakit.fast import Fast
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.load import build, compose
+from lorakit.recipe.override import as_override
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed
 from lorakit.runs.labels import (
@@ -303,10 +303,10 @@ def _replacements(pointer: Pointer) -> list[str]:
     """Another task or base than the run's, as overrides."""
     given = []
     if pointer.task:
-        given.append(f"task={json.dumps({'name': pointer.task})}")
+        given.append(as_override("task", {"name": pointer.task}))
     if pointer.base:
         # the recorded revision is a commit of the base that is replaced
-        given += [f"model.name={json.dumps(pointer.base)}", "model.revision=null"]
+        given += [as_override("model.name", pointer.base), "model.revision=null"]
     return given
 
 

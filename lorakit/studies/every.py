@@ -12,8 +12,9 @@ from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.optimizers import optimizers
+from lorakit.recipe.override import as_override
 from lorakit.recipe.train import Train
-from lorakit.studies.schema import Kind, as_override
+from lorakit.studies.schema import Kind
 
 
 class PluginCell(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import COMMAND_LINE, names
-from lorakit.recipe.override import changes_setting
+from lorakit.recipe.override import as_override, changes_setting
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
@@ -24,7 +24,7 @@ from lorakit.studies.paper_table import (
     table_file,
 )
 from lorakit.studies.plan import Candidate, Cell, CellLoader, MarkedOverride, Plan, marked
-from lorakit.studies.schema import Study, as_override
+from lorakit.studies.schema import Study
 
 MODEL = "model.name="
 CellKey = tuple[str, str]

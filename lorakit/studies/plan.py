@@ -23,12 +23,13 @@ from lorakit.recipe.load import (
     shipped,
 )
 from lorakit.recipe.naming import checked_name
+from lorakit.recipe.override import as_override
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.source import Mark, Marks
 from lorakit.runs.find import run_of
 from lorakit.runs.folder import folder_of
 from lorakit.studies.every import cells_of_every
-from lorakit.studies.schema import Slurm, Study, Where, as_label, as_override, keys_of, load_checked
+from lorakit.studies.schema import Slurm, Study, Where, as_label, keys_of, load_checked
 
 MOST_CELLS = 1000
 MarkedOverride = tuple[str, Mark]

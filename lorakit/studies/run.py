@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
+from lorakit.recipe.override import as_text
 from lorakit.recipe.schema import Recipe
 from lorakit.report.changes import mean_norms
 from lorakit.runs.finished import intact_seed
@@ -30,7 +31,6 @@ from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, State, StudyResult
-from lorakit.studies.schema import as_text
 from lorakit.studies.tables import state_table, study_table
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,10 @@ from pydantic import (
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError
+from lorakit.recipe.override import as_override, as_text
 from lorakit.recipe.problems import describe, listing, mark_of
 from lorakit.recipe.schema import Seed
-from lorakit.recipe.source import Marks, read_yaml, scalar
+from lorakit.recipe.source import Marks, read_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -47,24 +48,6 @@ def load_checked(
                 sections[".".join([key, *below])] = part
         problems = describe(error, marks, sections)
     raise RecipeError(listing(mark_of((), marks).file, problems))
-
-
-def as_override(key: str, value: Any) -> str:
-    """The override `key=value`; reading it gives the same value."""
-    return f"{key}={as_text(value)}"
-
-
-def as_text(value: Any) -> str:
-    """The value as an override has it: plain text where YAML reads that back, otherwise JSON."""
-    if isinstance(value, str) and _reads_back(value):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _reads_back(text: str) -> bool:
-    if text.startswith(("[", "{", "'", '"')):
-        return False
-    return scalar(text) == text and text == text.strip()
 
 
 def as_label(value: Any) -> str:

@@ -116,14 +116,14 @@ def test_another_task_and_base_than_the_runs(run):
     pointer = Pointer(
         str(run),
         task="glue/mrpc",
-        base="/some/base: with spaces #1",
+        base="/some/base: with spaces #1 😀",
         seed=0,
         overrides=("data.path=x",),
     )
     other = open_source(pointer)
     assert other.recipe is not None
     assert other.recipe.task.name == "glue/mrpc"
-    assert other.recipe.model.name == "/some/base: with spaces #1"
+    assert other.recipe.model.name == "/some/base: with spaces #1 😀"
     assert other.recipe.data.path == "x"
     gpt2 = open_source(Pointer(str(run), base="lorakit:tiny_gpt2", seed=0))
     assert gpt2.recipe is not None
