@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -114,3 +115,17 @@ def test_a_full_disk_hides_no_error(files, tmp_path, monkeypatch):
     files(True, None)
     monkeypatch.setenv(STATUS_FILE, str(tmp_path / "missing" / "status.json"))
     assert tell_parent(FAILED)
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    from lorakit.cli.launch import _forwarding
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with subprocess.Popen(["sleep", "60"]) as process, _forwarding(process) as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert process.wait() == -signal.SIGTERM
+        assert received == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -137,7 +137,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, l
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """Hand signals that would end this process to the launcher, so that its processes can save.
 
-    Yields the list of those that came.
+    Yields the list of those that came. A signal that was ignored before (nohup) stays ignored.
     """
     received: list[int] = []
 
@@ -152,7 +152,8 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     def kill(_number: int, _frame: FrameType | None) -> None:
         process.kill()
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    taken = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in taken}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, kill)
     try:
         yield received
