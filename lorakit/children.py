@@ -106,7 +106,11 @@ def wait_for_first_failure(ending: Ending) -> None:
 
 def signal_name(number: int) -> str:
     """`SIGTERM`; SIGKILL comes with its usual reason."""
-    name = signal.Signals(number).name
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        # a real-time signal, most of which have no name
+        return f"signal {number}"
     if number == signal.SIGKILL:
         return f"{name} (the system does that when memory runs out)"
     return name

@@ -117,6 +117,12 @@ def test_a_full_disk_hides_no_error(files, tmp_path, monkeypatch):
     assert tell_parent(FAILED)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGRTMIN + 3])
+def test_each_signal_has_a_name(number):
+    ending = Ending.by_signal(number, "process 1")
+    assert (ending.code, ending.exit_code) == (SIGNALED, 128 + number)
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     from lorakit.cli.launch import _forwarding
 

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from lorakit.children import STATUS_FILE, Ending, end_with_parent
+from lorakit.children import STATUS_FILE, Ending, end_with_parent, signal_name
 from lorakit.config import Config
 from lorakit.runs.result import write_whole
 from lorakit.shell import join
@@ -214,7 +214,7 @@ def _why(ending: Ending | None, code: int) -> str:
     if ending is not None:
         return ending.message.partition("\n")[0]
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {signal_name(-code)}"
     return ""
 
 
