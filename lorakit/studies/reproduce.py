@@ -15,28 +15,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorakit.errors import LorakitError, RecipeError
+from lorakit.errors import LorakitError
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import make_folder
 from lorakit.runs.identity import what_matters
 from lorakit.runs.result import Result, SeedResult
-from lorakit.runs.seeds import find_adapter
 from lorakit.studies.paper_plan import CellKey, Reproduction
 from lorakit.studies.paper_result import PaperEntry, PaperLine, PaperResult, average, with_ours
 from lorakit.studies.paper_spread import missed, spread_of
 from lorakit.studies.paper_table import PaperColumn
 from lorakit.studies.plan import Cell, Plan
 from lorakit.studies.result import StudyResult
-from lorakit.studies.run import (
-    Watch,
-    finished_seeds,
-    look,
-    run_study,
-    study_folder,
-    trainable,
-    write_study,
-)
+from lorakit.studies.run import Watch, finished_seeds, look, run_study, trainable
 
 log = logging.getLogger(__name__)
 
@@ -83,21 +73,10 @@ def run_missing(
     KeyboardInterrupt: the runs were stopped; they resume when this is called again.
     """
     left = missing(rep, gather(rep, runs, results))
-    # a run that failed is not started again in the same call
-    tried: set[Path] = set()
-    try:
-        while todo := _startable(left, runs, tried):
-            tried |= todo.keys()
-            run_study(replace(left, cells=tuple(todo.values())), runs, launcher, jobs, watch)
-    finally:
-        # `run_study` has written only the runs of its own call
-        if left.cells:
-            make_folder(study_folder(left, runs))
-            write_study(study_folder(left, runs), look(left, runs))
-    for cell in left.cells:
-        if cell.folder(runs) not in tried:
-            start = cell.loaded.recipe.start_from
-            log.warning("%s waits: it starts from %s, which is not trained yet", cell.label, start)
+    # rows may share a run
+    cells = {cell.folder(runs): cell for cell in left.cells}
+    if cells:
+        run_study(replace(left, cells=tuple(cells.values())), runs, launcher, jobs, watch)
 
 
 def progress_of(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, PaperResult]:
@@ -151,22 +130,6 @@ def missing_without_results(rep: Reproduction, runs: Path) -> tuple[Cell, ...]:
     """The cells that are not complete in their run folders."""
     cells = rep.plan.cells
     return tuple(cell for cell in cells if len(finished_seeds(cell, runs)) < len(cell.seeds))
-
-
-def _startable(plan: Plan, runs: Path, tried: set[Path]) -> dict[Path, Cell]:
-    """The cells that can start and were not tried; one for each folder, which rows may share."""
-    cells = {cell.folder(runs): cell for cell in plan.cells if _can_start(cell.loaded.recipe, runs)}
-    return {folder: cell for folder, cell in cells.items() if folder not in tried}
-
-
-def _can_start(recipe: Recipe, runs: Path) -> bool:
-    """Whether the adapter that the recipe starts from exists."""
-    if not recipe.start_from:
-        return True
-    try:
-        return bool(find_adapter(recipe.start_from, runs, recipe))
-    except RecipeError:
-        return False
 
 
 def missing(rep: Reproduction, gathered: Mapping[CellKey, CellSeeds]) -> Plan:

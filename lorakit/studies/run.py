@@ -25,6 +25,7 @@ from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
+from lorakit.runs.seeds import find_adapter
 from lorakit.studies.choice import stage
 from lorakit.studies.launchers import Alive, JobTask, Training, launchers
 from lorakit.studies.page import RunView, render_study
@@ -63,9 +64,9 @@ def run_study(
 ) -> StudyResult:
     """Start every cell that is neither done nor running nor queued.
 
-    Returns when all have ended (local, inline) or are queued (slurm). launcher: None for the one of
-    the study's file. watch: called with the result
-    whenever a cell starts or ends.
+    A cell that starts from another run waits for it. Returns when all have ended (local, inline) or
+    are queued (slurm). launcher: None for the one of the study's file. watch: called with the
+    result whenever a cell starts or ends.
 
     KeyboardInterrupt: the cells were stopped; they resume when the study is run again. InputError:
     the launcher cannot run `at_once` cells at a time.
@@ -86,11 +87,10 @@ def run_study(
         watch(now)
 
     # a run that failed is not started again in the same call
+    tried: set[JobTask] = set()
     try:
-        todo = _startable(plan, runs, watch)
-        tried = {*todo}
-        starter.launch(todo, plan.name, at_once, plan.study.slurm, changed)
-        # the trials that ended decide which runs have more seeds to train
+        # a run that has ended may be what others start from, and trials decide which of them have
+        # more seeds to train
         while todo := [task for task in _startable(plan, runs, watch) if task not in tried]:
             tried |= {*todo}
             starter.launch(todo, plan.name, at_once, plan.study.slurm, changed)
@@ -99,14 +99,29 @@ def run_study(
         after = look(plan, runs)
         write_study(folder, after)
     write_page_of(folder, after)
+    for cell in plan.cells:
+        if why := _waits_for_start(cell, runs):
+            log.warning("%s waits: %s", cell.label, why)
     return after
 
 
+def _waits_for_start(cell: Cell, runs: Path) -> str:
+    """Why the adapter that the cell starts from is not there; empty: it is, or none is needed."""
+    recipe = cell.loaded.recipe
+    try:
+        if recipe.start_from:
+            find_adapter(recipe.start_from, runs, recipe)
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
 def _startable(plan: Plan, runs: Path, watch: Watch) -> list[JobTask]:
-    """The tasks that are not done and that no launcher has."""
+    """The tasks that are not done, that no launcher has, and that wait for no other run."""
     states = _states(plan, runs)
     watch(_result(plan, states))
-    return [state.task for state in states if not state.is_done and state.alive is None]
+    left = [state for state in states if not state.is_done and state.alive is None]
+    return [state.task for state in left if not _waits_for_start(state.cell, runs)]
 
 
 def look(plan: Plan, runs: Path) -> StudyResult:

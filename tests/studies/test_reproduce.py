@@ -23,6 +23,7 @@ from lorakit.runs.result import Counts, Result, SeedResult
 from lorakit.runs.seeds import find_adapter
 from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
 from lorakit.studies.paper_table import load_paper_table
+from lorakit.studies.result import StudyResult
 from lorakit.studies.run import task_of
 
 TABLE = """\
@@ -356,12 +357,16 @@ def test_what_starts_from_another_run_waits_for_it(folder, lorakit_cli):
     )
     (folder / "tables" / "mine.yaml").write_text(later)
     alone = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "b", "--seeds", 1)
-    assert "LoRA 1.2k, b waits: it starts from quickstart, which is not trained yet" in alone.err
+    assert "LoRA 1.2k, b waits: start_from: 'quickstart'" in alone.err
     assert not list(folder.glob("runs/quickstart-*"))
     both = lorakit_cli("reproduce", "mine", "--columns", "b,a", "--seeds", 1, "--jobs", 4)
     assert both.code == 0, both.err
     assert "missing" not in both.out
     assert both.err.index("done  FT 2k, a") < both.err.index("running  LoRA 1.2k, b")
+    study = StudyResult.read(folder / "runs" / "mine" / "study.json")
+    assert study.counts() == {"done": 4}
+    page = (folder / "runs" / "mine" / "report.html").read_text()
+    assert all(cell.label in page for cell in study.cells)
 
 
 def test_it_starts_from_a_run_of_its_own_method(folder, lorakit_cli):
