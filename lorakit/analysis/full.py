@@ -11,6 +11,8 @@ The scores of LoRA runs of several ranks are shown with it.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -28,9 +30,10 @@ from lorakit.analysis._sites import by_weight, three_digits
 from lorakit.analysis._spectra import draw_spectra
 from lorakit.errors import InputError
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
-from lorakit.report.table import NOTHING, Table, main_row, measured
+from lorakit.report.table import NOTHING, Table, main_metric, main_row, measured
 from lorakit.runs.folder import is_seed
 from lorakit.runs.result import Result, Row
+from lorakit.runs.same import DATA_FILE
 
 READS = Reads(methods=("full",), needs_base=True)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -61,7 +64,10 @@ class RunScore:
 
     def to_json(self) -> dict[str, Any]:
         """The entry of this run in the list of scores."""
-        of_row = {key: getattr(self.row, key) for key in ("metric", "split", "values")}
+        row = self.row
+        # JSON has no NaN, which is a metric that could not be computed
+        values = [None if math.isnan(value) else value for value in row.values]
+        of_row = {"metric": row.metric, "split": row.split, "values": values}
         return {"name": self.name, "r": self.r, **of_row}
 
 
@@ -177,34 +183,74 @@ def answer(request: Request) -> Findings:
 
 
 def _scores(full: RunChanges, lora_runs: Sequence[str]) -> list[RunScore]:
-    """The scores of the LoRA runs; first the full run's own, where its result is known."""
-    task = full.source.recipe.task.name if full.source.recipe else None
-    scores = [_lora_score(path, task) for path in lora_runs]
+    """The scores of the LoRA runs; first the full run's own, where its result is known.
+
+    InputError: a run has no score, was not trained with LoRA, or was scored on something else.
+    """
+    runs = [_Scored.read(path) for path in lora_runs]
+    for run in runs:
+        run.refuse_other_method()
     own = _run_folder(full.path) / "result.json"
     # an adapter outside of its run has no result
-    if scores and own.is_file():
-        scores.insert(0, _score_of(full.name, None, Result.read(own)))
-    return scores
-
-
-def _lora_score(path: str, task: str | None) -> RunScore:
-    folder = _run_folder(path)
-    result = Result.read(folder / "result.json")
-    if task not in (None, result.task):
+    if runs and own.is_file():
+        runs.insert(0, _Scored.read(full.path))
+    elif runs and full.source.recipe and full.source.recipe.task.name != runs[0].result.task:
         raise InputError(
-            f"{path} was trained on {result.task}, and the full run on {task}: their scores cannot "
-            "be compared"
+            f"{runs[0].path} was trained on {runs[0].result.task}, and {full.path} on "
+            f"{full.source.recipe.task.name}: their scores cannot be compared"
         )
-    method = result.method.get("name")
-    if method != "lora":
-        raise InputError(f"{path} was trained with {method}; after the full run, give LoRA runs")
-    return _score_of(folder.name, result.method["r"], result)
+    for run in runs[1:]:
+        run.refuse_unlike(runs[0])
+    return [run.score(full.name) for run in runs]
 
 
-def _score_of(name: str, r: int | None, result: Result) -> RunScore:
-    row = main_row(result)
-    assert row is not None
-    return RunScore(name, r, row)
+@dataclass(frozen=True)
+class _Scored:
+    """A finished run whose score is shown."""
+
+    path: str
+    result: Result
+
+    @classmethod
+    def read(cls, path: str) -> _Scored:
+        """DataError: the run has no result."""
+        return cls(path, Result.read(_run_folder(path) / "result.json"))
+
+    @property
+    def method(self) -> str:
+        return str(self.result.method.get("name"))
+
+    def refuse_other_method(self) -> None:
+        if self.method != "lora":
+            raise InputError(
+                f"{self.path} was trained with {self.method}; after the full run, give LoRA runs"
+            )
+
+    def refuse_unlike(self, first: _Scored) -> None:
+        """InputError: the score is of another task, split, metric or other examples."""
+        theirs = first._scored_on()
+        for what, own in self._scored_on().items():
+            if own != theirs[what]:
+                raise InputError(
+                    f"{self.path} has the {what} {own}, and {first.path} has {theirs[what]}: "
+                    "their scores cannot be compared"
+                )
+
+    def _scored_on(self) -> dict[str, object]:
+        split, metric = main_metric(self.result)
+        file = _run_folder(self.path) / DATA_FILE
+        data = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        task = self.result.task
+        return {"task": task, "split": split, "metric": metric, "examples": data.get(split)}
+
+    def score(self, name_of_full: str) -> RunScore:
+        """InputError: the run has none (`task.validation: none`)."""
+        row = main_row(self.result)
+        if row is None:
+            raise InputError(f"{self.path} has no score; give runs that were scored on a split")
+        if self.method == "lora":
+            return RunScore(_run_folder(self.path).name, self.result.method["r"], row)
+        return RunScore(name_of_full, None, row)
 
 
 def _run_folder(path: str) -> Path:

@@ -151,6 +151,41 @@ def test_full_shows_the_scores_of_lora_beside(runs, lorakit_cli, tmp_path):
     assert errors == sorted(errors, reverse=True)
 
 
+def test_full_compares_scores_of_the_same_examples(runs, lorakit_cli, tmp_path):
+    other = Path(shutil.copytree(runs["narrow"], tmp_path / "run"))
+    data = json.loads((other / "data.json").read_text())
+    data["validation"]["digest"] = "0" * 32
+    (other / "data.json").write_text(json.dumps(data))
+    given = ["analyze", "full", runs["full"], other, "--out", tmp_path / "out"]
+    done = lorakit_cli(*given)
+    assert done.code == 2
+    assert "examples" in done.err
+    # the two LoRA runs of a full adapter without its run
+    adapter = runs["full"] / "seed0" / "adapter"
+    done = lorakit_cli("analyze", "full", adapter, runs["lora"], *given[3:])
+    assert done.code == 2
+    assert "examples" in done.err
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_full_with_a_score_that_is_not_known(scored, runs, lorakit_cli, tmp_path):
+    """A metric that could not be computed is shown as missing; a run without scores is refused."""
+    other = Path(shutil.copytree(runs["narrow"], tmp_path / "run"))
+    result = json.loads((other / "result.json").read_text())
+    result["seeds"][0]["scores"]["validation"]["accuracy"] = None
+    if not scored:
+        result["splits"] = []
+        (other / "data.json").unlink()
+    (other / "result.json").write_text(json.dumps(result))
+    adapter = runs["full"] / "seed0" / "adapter"
+    done = lorakit_cli("analyze", "full", adapter, other, "--out", tmp_path / "out", "--json")
+    assert done.code == (0 if scored else 2), done.err
+    if scored:
+        assert done.json["scores"][0]["values"] == [None]
+    else:
+        assert str(other) in done.err
+
+
 def test_an_adapter_folder_needs_no_run(runs, lorakit_cli, tmp_path):
     folder = Path(shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "mine"))
     done = lorakit_cli("analyze", "amplification", folder)
