@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.bases.base import Base
-from lorakit.batches import IGNORE, Encoded, collate
+from lorakit.batches import Encoded
 from lorakit.batches.positions import most_tokens
 from lorakit.errors import InputError
+from lorakit.evaluation.predict import predict_logits
+from lorakit.evaluation.token_loss import nats_of, token_measures
 from lorakit.tasks import Head
 
 MAX_TOKENS = 512
@@ -65,42 +66,25 @@ def encode_texts(base: Base, texts: Sequence[str]) -> list[Encoded]:
     return found
 
 
-@torch.no_grad()
 def example_losses(
     model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int
 ) -> list[ExampleLoss]:
-    """The loss of each example, in the order of `items`; the model is in evaluation mode.
+    """The loss of each example, in the order of `items`.
 
     head: classification or causal.
     """
-    device = next(model.parameters()).device
-    # examples of similar length together: less padding to compute
-    order = sorted(range(len(items)), key=lambda number: items[number].length)
-    found: dict[int, ExampleLoss] = {}
-    for start in range(0, len(items), BATCH_EXAMPLES):
-        numbers = order[start : start + BATCH_EXAMPLES]
-        batch = collate([items[number] for number in numbers], head, pad_id)
-        batch = {name: value.to(device) for name, value in batch.items()}
-        labels = batch.pop("labels")
-        losses = _losses(model(**batch).logits.float(), labels, head)
-        found |= dict(zip(numbers, losses, strict=True))
-    return [found[number] for number in range(len(items))]
+    if head is Head.CAUSAL:
+        found = token_measures(model, items, pad_id, BATCH_EXAMPLES, _nats_and_hits)
+    else:
+        logits = torch.tensor(predict_logits(model, items, head, pad_id, BATCH_EXAMPLES))
+        labels = torch.tensor([item.target for item in items])
+        found = list(map(_nats_and_hits, logits.unsqueeze(1), labels.unsqueeze(1)))
+    return [
+        ExampleLoss(float(nats), item.trained, int(hits))
+        for (nats, hits), item in zip(found, items, strict=True)
+    ]
 
 
-def _losses(logits: Tensor, labels: Tensor, head: Head) -> list[ExampleLoss]:
-    if head is not Head.CAUSAL:
-        totals = F.cross_entropy(logits, labels, reduction="none")
-        terms = torch.ones_like(labels)
-        hits = logits.argmax(-1) == labels
-        return _each(totals, terms, hits)
-    wanted = labels[:, 1:]
-    each = F.cross_entropy(
-        logits[:, :-1].transpose(1, 2), wanted, reduction="none", ignore_index=IGNORE
-    )
-    hits = (logits[:, :-1].argmax(-1) == wanted).sum(1)
-    return _each(each.sum(1), (wanted != IGNORE).sum(1), hits)
-
-
-def _each(totals: Tensor, terms: Tensor, hits: Tensor) -> list[ExampleLoss]:
-    columns = totals.tolist(), terms.tolist(), hits.long().tolist()
-    return [ExampleLoss(*values) for values in zip(*columns, strict=True)]
+def _nats_and_hits(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The sum of -log p, and how many of `wanted` are the most likely."""
+    return torch.stack([nats_of(logits, wanted), (logits.argmax(-1) == wanted).sum()])

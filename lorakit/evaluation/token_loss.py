@@ -6,7 +6,7 @@ It does not depend on the batch or on the number of processes, except for the la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,30 +25,46 @@ MOST_LOGITS = 2**27
 memory with a batch that training itself never forms at once."""
 
 Fields = dict[str, Tensor]
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Logits (tokens, vocabulary) and the ids of these tokens -> one number, or several."""
 
 
 def token_losses(
     model: nn.Module, items: Sequence[Encoded], pad_id: int, batch_size: int
 ) -> list[float]:
     """-log p in nats, summed over the trained tokens of each item."""
+    return token_measures(model, items, pad_id, batch_size, nats_of)
+
+
+def nats_of(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The sum of -log p."""
+    return F.cross_entropy(logits, wanted, reduction="sum")
+
+
+def token_measures(
+    model: nn.Module, items: Sequence[Encoded], pad_id: int, batch_size: int, measure: Measure
+) -> list[Any]:
+    """`measure` of the trained tokens of each item, as plain numbers."""
     plain: Any = getattr(model, "module", model)
     vocabulary = plain.config.get_text_config().vocab_size
 
-    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[float]:
+    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Any]:
         rows = max(1, MOST_LOGITS // (vocabulary * max(item.length for item in batch)))
-        found: list[float] = []
+        found: list[Any] = []
         for start in range(0, len(batch), rows):
             fields = collate(batch[start : start + rows], Head.CAUSAL, pad_id)
             fields = {name: value.to(device) for name, value in fields.items()}
-            sums = dict(_sums(model, plain, fields))
+            sums = dict(_measured(model, plain, fields, measure))
             found += torch.stack([sums[row] for row in sorted(sums)]).double().tolist()
         return found
 
     return outputs_in_order(model, items, batch_size, outputs)
 
 
-def _sums(model: nn.Module, plain: Any, fields: Fields) -> Iterator[tuple[int, Tensor]]:
-    """The number of each row, and its loss."""
+def _measured(
+    model: nn.Module, plain: Any, fields: Fields, measure: Measure
+) -> Iterator[tuple[int, Tensor]]:
+    """The number of each row, and the measure of its trained tokens."""
     mask = fields["attention_mask"]
     all_labels = fields.pop("labels")
     pads = bool(mask.all()) or ignores_right_padding(plain, fields["input_ids"], mask)
@@ -62,5 +78,4 @@ def _sums(model: nn.Module, plain: Any, fields: Fields) -> Iterator[tuple[int, T
         logits = last_logits(model, inputs, length - first)
         for row, own, wanted in zip(rows.tolist(), logits, labels[:, first + 1 :], strict=True):
             trained = wanted != IGNORE
-            log_p = own[:-1][trained].float()
-            yield row, F.cross_entropy(log_p, wanted[trained], reduction="sum")
+            yield row, measure(own[:-1][trained].float(), wanted[trained])

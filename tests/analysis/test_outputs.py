@@ -33,6 +33,7 @@ from lorakit.analysis.probe import probe, readings
 from lorakit.analysis.spectra import comparison
 from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, InputError
+from lorakit.evaluation import token_loss
 from lorakit.report.picture import figure_of
 from lorakit.runs.pointer import Pointer
 from lorakit.tasks import Head
@@ -192,29 +193,53 @@ def test_the_mean_loss_is_over_tokens():
     assert mean_loss([ExampleLoss(6.0, 2, 0), ExampleLoss(2.0, 6, 3)]) == 1.0
 
 
-class _Constant(nn.Module):
-    """Logits that do not depend on the input."""
-
-    def __init__(self, logits: list[float]):
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor(logits))
-
-    def forward(self, input_ids, attention_mask):
-        shape = (*input_ids.shape, len(self.logits))
-        return type("Output", (), {"logits": self.logits.expand(shape)})
-
-
-def test_the_loss_of_a_text_is_the_sum_over_its_next_tokens():
-    texts = [[0, 1, 1, 0], [1, 0]]
-    items = [
+def _texts(*texts: list[int]) -> list[Encoded]:
+    return [
         Encoded(str(n), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains=ids)
         for n, ids in enumerate(texts)
     ]
-    # p = 3/4 and 1/4
-    found = example_losses(_Constant([math.log(3), 0.0]), items, Head.CAUSAL, 0)
-    wanted = [math.log(4) * 2 + math.log(4 / 3), math.log(4 / 3)]
-    assert [loss.total for loss in found] == pytest.approx(wanted)
-    assert [loss.terms for loss in found] == [3, 1]
+
+
+def test_the_loss_of_a_text_is_the_sum_over_its_next_tokens(tiny):
+    model = tiny("gpt2", "CausalLM").model.eval()
+    texts = [[7, 8, 9, 5], [6, 3]]
+    found = example_losses(model, _texts(*texts), Head.CAUSAL, 0)
+    for ids, loss in zip(texts, found, strict=True):
+        with torch.no_grad():
+            log_p = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        wanted = torch.tensor(ids[1:])
+        assert loss.total == pytest.approx(-float(log_p.gather(1, wanted[:, None]).sum()), rel=1e-5)
+        assert loss.terms == len(wanted)
+        assert loss.right == int((log_p.argmax(-1) == wanted).sum())
+
+
+def test_logits_of_a_large_vocabulary_are_formed_in_parts(tiny, monkeypatch):
+    model = tiny("gpt2", "CausalLM").model.eval()
+    items = _texts(*([n, 5, 6, 7] for n in range(3, 9)))
+    whole = example_losses(model, items, Head.CAUSAL, 0)
+    rows = []
+    model.register_forward_pre_hook(
+        lambda _m, _i, fields: rows.append(len(fields["input_ids"])), with_kwargs=True
+    )
+    monkeypatch.setattr(token_loss, "MOST_LOGITS", 2 * 4 * model.config.vocab_size)
+    parts = example_losses(model, items, Head.CAUSAL, 0)
+    assert max(rows) == 2
+    assert [x.total for x in parts] == pytest.approx([x.total for x in whole], rel=1e-5)
+
+
+def test_the_loss_of_a_label_is_that_of_its_logits(tiny):
+    model = tiny("bert", "SequenceClassification").model.eval()
+    items = [
+        Encoded(str(n), {"input_ids": ids, "attention_mask": [1] * len(ids)}, n % 2)
+        for n, ids in enumerate([[7, 8, 9], [6, 3]])
+    ]
+    found = example_losses(model, items, Head.CLASSIFICATION, 0)
+    for item, loss in zip(items, found, strict=True):
+        with torch.no_grad():
+            ids = torch.tensor([item.inputs["input_ids"]])
+            log_p = model(input_ids=ids).logits[0].log_softmax(-1)
+        assert loss.total == pytest.approx(-float(log_p[item.target]), rel=1e-4)
+        assert (loss.terms, loss.right) == (1, int(log_p.argmax() == item.target))
 
 
 # probe
