@@ -2,7 +2,7 @@
 
 The recipe is trained for real, each time in a new process, from its start to the scores. The base
 and the data must be available. A causal recipe is compared in its training part only, with Trainer
-and with TRL's SFTTrainer.
+and with TRL's SFTTrainer. Of a recipe with several seeds, every way trains the first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import resource
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class TrainBench(Bench):
     peers = (*STYLES, "trainer_best", "sft")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        first_seed = f"seeds=[{recipe.seeds[0]}]"
+        setting = replace(setting, recipe=(*setting.recipe, first_seed))
         is_causal = recipe.task.head is Head.CAUSAL
         tried, left_out = _scripts(setting.against, is_causal)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
