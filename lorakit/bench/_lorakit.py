@@ -1,8 +1,7 @@
 """`lorakit train` in a separate process, with the processor time of its parts and its tokens.
 
 Evaluations during training are included in the later steps, as in the Trainer's time. Those of a
-task whose texts are generated are not: the peers' causal scripts do not evaluate. Prints one JSON
-line.
+causal task are not, because the peers' causal scripts do not evaluate. Prints one JSON line.
 
     python -m lorakit.bench._lorakit minilm/glue_mrpc data.path=GLUE model.name=MODEL
 """
@@ -17,36 +16,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorakit.bench._parts import PartsClock
-from lorakit.evaluation.answers import generates
-from lorakit.events import Event, SplitEvaluated, StepTaken, TrainingStarted
+from lorakit.bench._parts import EVALUATION, PARTS, PartsClock
+from lorakit.events import Event, SplitEvaluated, StepSkipped, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
+from lorakit.tasks import Head, Task
+
+
+def peers_evaluate(task: Task) -> bool:
+    """Whether the scripts that train such a task evaluate while they train: `benchmarks.trainer`
+    does after each epoch, `benchmarks.causal` never."""
+    return task.head is not Head.CAUSAL
 
 
 class _Steps:
-    """The parts of training, from the events of one seed; packing is taken from the step that it
-    is in."""
+    """The parts of training, from the events of one seed and the clock; packing is taken from the
+    step that it is in.
 
-    def __init__(self, clock: PartsClock, peers_evaluate: bool):
+    with_evaluations: whether the evaluations count as training.
+    """
+
+    def __init__(self, clock: PartsClock, with_evaluations: bool):
         self.clock = clock
-        self.peers_evaluate = peers_evaluate
-        self.evaluating = 0.0
+        self.with_evaluations = with_evaluations
         self.moments: list[float] = []
         self.packed: list[float] = []
 
     def observe(self, event: Event) -> None:
-        if isinstance(event, (TrainingStarted, StepTaken, SplitEvaluated)):
-            now = time.process_time()
-            if isinstance(event, SplitEvaluated) and not self.peers_evaluate:
-                self.evaluating += now - self.moments[-1]
-            self.moments.append(now)
+        if isinstance(event, (TrainingStarted, StepTaken, StepSkipped, SplitEvaluated)):
+            self.moments.append(time.process_time())
             self.packed.append(self.clock.seconds.get("packing", 0.0))
 
     def seconds(self) -> dict[str, float]:
         start, first, *_ = self.moments
         in_first = self.packed[1] - self.packed[0]
         in_later = self.packed[-1] - self.packed[1]
-        later = self.moments[-1] - first - in_later - self.evaluating
+        later = self.moments[-1] - first - in_later
+        if not self.with_evaluations:
+            later -= self.clock.seconds.get(EVALUATION, 0.0)
         return {"first step": first - start - in_first, "later steps": later}
 
 
@@ -67,12 +73,14 @@ def _watched(clock: PartsClock) -> _Counted:
     """Time the parts that no event says, and count the tokens."""
     from lorakit.fast import blocks
     from lorakit.training.accumulation import Accumulator
+    from lorakit.training.loop import Loop
     from lorakit.training.setup import Setup
     from lorakit.verbs.train import ready, seed
 
     clock.timed(ready, "encode_cached", "tokenising")
     clock.timed(seed, "prove", "proof")
     clock.timed(blocks, "in_blocks", "packing")
+    clock.timed(Loop, "_evaluate", EVALUATION)
     counted = _Counted()
     in_step: list[bool] = []
     tensors = Setup.tensors
@@ -103,13 +111,14 @@ def main(words: list[str]) -> dict[str, Any]:
 
     clock = PartsClock()
     counted = _watched(clock)
-    steps = _Steps(clock, peers_evaluate=not generates(loaded.recipe.task))
+    steps = _Steps(clock, peers_evaluate(loaded.recipe.task))
     with tempfile.TemporaryDirectory() as folder:
         # tokens that an earlier round stored would be a gift
         os.environ["LORAKIT_CACHE"] = folder
         _, result = train_recipe(loaded, Path(folder) / "runs", steps.observe)
     (seed,) = result.seeds
-    parts = clock.seconds | steps.seconds()
+    timed = clock.seconds | steps.seconds()
+    parts = {name: seconds for name, seconds in timed.items() if name in PARTS}
     parts["rest"] = time.process_time() - sum(parts.values())
     found = {"tokens": counted.tokens, "padded": counted.padded, "trained": counted.trained}
     return {"seed": seed.seed, "scores": seed.scores, "parts": parts, **found}

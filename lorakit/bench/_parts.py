@@ -12,9 +12,14 @@ PARTS = ("imports", "tokenising", "packing", "first step", "later steps", "proof
 imports: from the start of the process until the recipe or script begins. rest: loading, saving and
 the evaluations before and after training."""
 
+EVALUATION = "evaluation"
+"""The evaluations during training: they are in the later steps or in the rest, as in the peers'
+scripts."""
+
 
 class PartsClock:
-    """Adds up the processor time of named parts; parts that lie in another are taken from it."""
+    """Adds up the processor time of named parts; parts that lie in another are taken from it, but
+    those of an evaluation are its own."""
 
     def __init__(self) -> None:
         self.begin = time.process_time()
@@ -36,7 +41,7 @@ class PartsClock:
         """Book what has passed since the last turn to the part that is open."""
         now = time.process_time()
         if self._open:
-            name = self._open[-1]
+            name = EVALUATION if EVALUATION in self._open else self._open[-1]
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 

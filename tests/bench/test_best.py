@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from lorakit.bench import Setting, _lorakit, benches
+from lorakit.bench import Setting, _lorakit, benches, train
 from lorakit.bench._best import key_of, settings, with_best
 from lorakit.bench._machine import machine
 from lorakit.bench._models import candidates, trained_models
-from lorakit.bench._parts import PartsClock, training_seconds
+from lorakit.bench._parts import EVALUATION, PartsClock, training_seconds
 from lorakit.bench._prompts import Prompts
 from lorakit.bench._rounds import Rounds, turns
 from lorakit.bench._texts import compared
@@ -17,6 +19,7 @@ from lorakit.bench.train import _same_tokens, _scripts, _Way
 from lorakit.errors import InputError
 from lorakit.events import SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
+from lorakit.tasks import tasks
 
 SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
 
@@ -117,6 +120,26 @@ def test_a_peer_that_cannot_train_the_head_is_named():
         _scripts(("tuned",), is_causal=True)
 
 
+def test_one_seed_is_trained_by_every_way(monkeypatch):
+    """The recipes of MiniLM have three."""
+    asked = []
+
+    def run_module(words):
+        asked.append(words)
+        parts = {"first step": 1.0, "later steps": 1.0}
+        counts = {"tokens": 1, "padded": 1, "trained": 0}
+        return [{"seed": 5, "scores": {}, "parts": parts, **counts}]
+
+    monkeypatch.setattr(train, "run_module", run_module)
+    monkeypatch.setattr(train, "_seconds_of_children", itertools.count(1).__next__)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    recipe = load_recipe("quickstart", ["seeds=[5, 6]"]).recipe
+    setting = Setting(against=("tuned",), rounds=2, recipe=("quickstart", "seeds=[5, 6]"))
+    benches.get("train").run(recipe, setting)
+    assert {words[0] for words in asked} == {"lorakit.bench._lorakit", "benchmarks.trainer"}
+    assert {words[-1] for words in asked} == {"seeds=[5]"}
+
+
 class _Uniform(torch.nn.Module):
     """A model that finds token 1 likelier than all others, whatever came before."""
 
@@ -156,16 +179,41 @@ def test_adapters_over_one_base():
     assert stages == {"switch", "load", "combine", "mix"}
 
 
-@pytest.mark.parametrize(("peers_evaluate", "later"), [(True, 7.0), (False, 3.0)])
+@pytest.mark.parametrize(("with_evaluations", "later"), [(True, 7.0), (False, 4.0)])
 def test_an_evaluation_counts_as_training_where_the_peers_evaluate(
-    monkeypatch, peers_evaluate, later
+    monkeypatch, with_evaluations, later
 ):
+    """What is between a step and its evaluation, such as a checkpoint, counts as training."""
     moments = iter([0.0, 2.0, 5.0, 9.0])
     monkeypatch.setattr(_lorakit.time, "process_time", lambda: next(moments))
-    steps = _lorakit._Steps(PartsClock.__new__(PartsClock), peers_evaluate)
-    steps.clock.seconds = {}
+    clock = PartsClock.__new__(PartsClock)
+    clock.seconds = {EVALUATION: 3.0}
+    steps = _lorakit._Steps(clock, with_evaluations)
     step = StepTaken(0.0, 0.0, None, 1, 0.0, 0.0, 0.0, 0.0)
     started = TrainingStarted(2, 2, 1)
     for event in (started, step, step, SplitEvaluated(2, 1.0, "validation", {})):
         steps.observe(event)
     assert steps.seconds() == {"first step": 2.0, "later steps": later}
+
+
+@pytest.mark.parametrize(
+    ("task", "evaluates"),
+    [
+        ({"name": "glue/mrpc"}, True),
+        ({"name": "e2e"}, False),
+        ({"name": "mnli_causal"}, False),
+        ({"name": "text", "train": "t", "validation": "v", "metrics": ["loss"]}, False),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_the_peers_evaluate_as_their_scripts_do(task, evaluates):
+    """Whether texts are generated does not matter: benchmarks.causal never evaluates."""
+    kind = tasks.get(task["name"].partition("/")[0])(**task)
+    assert _lorakit.peers_evaluate(kind) is evaluates
+
+
+def test_what_is_packed_in_an_evaluation_belongs_to_it():
+    clock = PartsClock()
+    with clock.part(EVALUATION), clock.part("packing"):
+        sum(range(10**5))
+    assert set(clock.seconds) == {"imports", EVALUATION}
