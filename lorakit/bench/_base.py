@@ -8,7 +8,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,8 @@ PACKAGES = {"loralib": "loralib", "sft": "trl"}
 """Peer -> the package that its script needs; all others need PEFT."""
 BUILT_IN = frozenset({"full"})
 """Peers that lorakit itself measures."""
+ALWAYS = ("against", "rounds", "device", "recipe")
+"""Conditions that every benchmark reads."""
 CHECKOUT = Path(__file__).parents[2]
 """The folder that holds `lorakit` and, in a checkout, `benchmarks`."""
 
@@ -59,9 +61,13 @@ class Setting:
     bottlenecks: tuple[int, ...] = ()
     """Widths of the adapter layers that LoRA is compared with; empty: those of the benchmark."""
 
-    def plain(self) -> dict[str, Any]:
-        """The setting as JSON values, with the machine and the number of threads."""
-        return {"threads": torch.get_num_threads(), "machine": machine(), **asdict(self)}
+    def plain(self, reads: Sequence[str]) -> dict[str, Any]:
+        """The setting as JSON values, with the machine and the number of threads.
+
+        reads: the conditions that the benchmark reads (`Bench.reads`); others had no effect.
+        """
+        values = {name: value for name, value in asdict(self).items() if name in (*ALWAYS, *reads)}
+        return {"threads": torch.get_num_threads(), "machine": machine(), **values}
 
 
 @dataclass(frozen=True)
@@ -105,10 +111,12 @@ class Bench(ABC):
     peers: ClassVar[tuple[str, ...]] = ()
     needs_lora: ClassVar[bool] = False
     needs_causal: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = ()
+    """The fields of `Setting` that it reads besides ALWAYS; others are refused."""
 
     def checked(self, recipe: Recipe, setting: Setting) -> Measured:
-        """`run`. InputError: a recipe that does not fit this benchmark, a peer that it does not
-        have, or a peer that is missing here."""
+        """`run`. InputError: a recipe or an option that does not fit this benchmark, a peer that it
+        does not have, or a peer that is missing here."""
         if self.needs_lora and not isinstance(recipe.method, LoRA):
             raise InputError(
                 f"bench {self.name} measures lora, and the recipe's method is {recipe.method.name}"
@@ -119,6 +127,12 @@ class Bench(ABC):
                 f"bench {self.name} measures causal models, and {recipe.task.name} is a "
                 f"{head.value} task"
             )
+        for condition in fields(setting):
+            value = getattr(setting, condition.name)
+            if condition.name not in (*ALWAYS, *self.reads) and value != condition.default:
+                raise InputError(
+                    f"--{condition.name} {value} is not an option of bench {self.name}; leave it out"
+                )
         for peer in setting.against:
             if peer not in self.peers:
                 known = f"peers: {', '.join(self.peers) or 'none'}"

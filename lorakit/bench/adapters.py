@@ -42,6 +42,7 @@ class AdaptersBench(Bench):
     name = "adapters"
     peers = ("peft", "peft_best")
     needs_lora = True
+    reads = ("layers", "batch", "length", "precision")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = frozen_base(recipe, setting).eval()

@@ -30,6 +30,7 @@ class Inits(Bench):
 
     name: ClassVar[str] = "inits"
     needs_lora: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("layers", "batch", "length", "dropout")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, setting.dropout).to(setting.device)

@@ -73,6 +73,7 @@ class Latency(Bench):
 
     name = "latency"
     needs_lora = True
+    reads = ("layers", "precision", "shapes", "bottlenecks")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         named, bottlenecks = GRIDS.get(setting.shapes or "table1", (setting.shapes, ()))

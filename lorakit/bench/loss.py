@@ -31,6 +31,7 @@ class Loss(Bench):
     name = "loss"
     peers = ("peft", "peft_best")
     needs_causal = True
+    reads = ("layers", "batch", "precision", "dropout")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         models = trained_models(recipe, setting)

@@ -27,6 +27,7 @@ class Memory(Bench):
     name = "memory"
     peers = ("full", "peft")
     needs_lora = True
+    reads = ("layers", "batch", "length", "precision", "dropout")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}

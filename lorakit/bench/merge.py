@@ -32,6 +32,7 @@ class Merge(Bench):
     name = "merge"
     peers = ("peft",)
     needs_lora = True
+    reads = ("layers", "precision")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, 0.0).to(setting.device, DTYPES[setting.precision])

@@ -42,6 +42,7 @@ class Methods(Bench):
 
     name: ClassVar[str] = "methods"
     needs_lora: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("layers", "batch", "length", "dropout")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, setting.dropout).to(setting.device)

@@ -27,6 +27,7 @@ class Optimizers(Bench):
 
     name: ClassVar[str] = "optimizers"
     needs_lora: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("layers", "batch", "length", "dropout")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, setting.dropout).to(setting.device)

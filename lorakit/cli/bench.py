@@ -126,7 +126,12 @@ def bench(
             raise InputError(f"bench {what} does not draw a picture; leave --picture out")
         write_whole(picture, measured.picture.document)
         say(f"picture: {picture}")
-    result = {"what": what, "recipe": loaded.name, **setting.plain(), **measured.plain()}
+    result = {
+        "what": what,
+        "recipe": loaded.name,
+        **setting.plain(chosen.reads),
+        **measured.plain(),
+    }
     give(result, as_json)
     if not as_json:
         for table in measured.tables:

@@ -77,14 +77,15 @@ def _measure(request: ItemRequest) -> None:
     words = (recipe, *selection.overrides)
     setting = Setting(against=(), device=device, recipe=words, shapes=request.item.what)
     loaded = load_recipe(recipe, list(selection.overrides))
-    measured = benches.get("latency").checked(loaded.recipe, setting)
+    latency = benches.get("latency")
+    measured = latency.checked(loaded.recipe, setting)
     for note in measured.notes:
         say(note)
     if measured.picture is not None:
         request.folder.mkdir(parents=True, exist_ok=True)
         write_whole(request.folder / f"{request.item.name}.svg", measured.picture.document)
         say(f"picture: {request.folder / request.item.name}.svg")
-    result = {"name": request.item.name, **setting.plain(), **measured.plain()}
+    result = {"name": request.item.name, **setting.plain(latency.reads), **measured.plain()}
     give(result, options.as_json, measured.tables[0], options.form)
     if not all(check.passed for check in measured.checks):
         raise Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ BENCH = ["-m", "lorakit", "bench"]
 SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}
 
 
+def _setting(bench, **changes):
+    """Small, with the conditions that the benchmark reads."""
+    kept = {k: v for k, v in SMALL.items() if k in (*_base.ALWAYS, *bench.reads)}
+    return Setting(**kept, **changes)
+
+
 def _recipe(name: str):
     return load_recipe(name, []).recipe
 
@@ -46,7 +53,7 @@ def test_there_is_a_recipe_for_each():
 @pytest.mark.parametrize("name", unit_or_slow(RECIPES, RECIPES.keys() - SLOW))
 def test_it_measures(name):
     bench = benches.get(name)
-    measured = bench.checked(_recipe(RECIPES[name]), Setting(against=bench.peers, **SMALL))
+    measured = bench.checked(_recipe(RECIPES[name]), _setting(bench, against=bench.peers))
     assert measured.ratios
     for ratio in measured.ratios:
         assert 0 < ratio.low <= ratio.median <= ratio.high
@@ -82,8 +89,9 @@ def test_an_unknown_peer_is_refused(name):
 @pytest.mark.parametrize("name", ["step", "generate", "merge"])
 def test_peers_need_a_checkout(name, monkeypatch, tmp_path):
     monkeypatch.setattr(_base, "CHECKOUT", tmp_path)
+    bench = benches.get(name)
     with pytest.raises(InputError, match=r"pip install -e '\.\[bench\]'"):
-        benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=("peft",), **SMALL))
+        bench.checked(_recipe(RECIPES[name]), _setting(bench, against=("peft",)))
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -95,7 +103,35 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_without_peers_a_wheel_measures(monkeypatch, tmp_path):
     monkeypatch.setattr(_base, "CHECKOUT", tmp_path)
     for name in ("step", "merge"):
-        benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=(), **SMALL))
+        bench = benches.get(name)
+        bench.checked(_recipe(RECIPES[name]), _setting(bench, against=()))
+
+
+OTHER = {
+    "layers": 1,
+    "batch": 3,
+    "length": 9,
+    "precision": "bf16",
+    "dropout": 0.1,
+    "shapes": "1x8",
+    "weights": "checkpoint",
+    "bottlenecks": (2,),
+}
+
+
+def test_there_is_a_value_for_each_condition():
+    assert {*OTHER, *_base.ALWAYS} == {field.name for field in fields(Setting)}
+
+
+@pytest.mark.parametrize("name", benches.names())
+def test_a_condition_that_has_no_effect_is_refused_and_not_recorded(name):
+    bench = benches.get(name)
+    for condition in OTHER.keys() - bench.reads:
+        setting = Setting(against=(), **{condition: OTHER[condition]})
+        with pytest.raises(InputError, match=f"--{condition}"):
+            bench.checked(_recipe(RECIPES.get(name, "quickstart")), setting)
+        assert condition not in setting.plain(bench.reads)
+    assert bench.reads == tuple(key for key in Setting().plain(bench.reads) if key in OTHER)
 
 
 @pytest.mark.parametrize("name", ["loss", "generate"])
