@@ -35,7 +35,7 @@ from transformers import (
 from benchmarks.watched import WatchedTraining
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
-from lorakit.bench._models import sites_of
+from lorakit.bench._models import peft_targets
 from lorakit.bench._parts import PartsClock
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
@@ -96,7 +96,7 @@ def _lora(recipe: Recipe, model: Any) -> LoraConfig:
         r=method.r,
         lora_alpha=int(method.alpha),
         lora_dropout=method.dropout,
-        target_modules=sorted({site.path.rsplit(".", 1)[1] for site in sites_of(model)}),
+        target_modules=peft_targets(model, method.targets),
     )
 
 

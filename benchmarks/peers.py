@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from benchmarks.peft_adapters import PeftAdapters
-from lorakit.bench._models import sites_of, train_head
+from lorakit.bench._models import peft_targets, sites_of, train_head
 from lorakit.nn.linear import is_conv1d
 
 
-def with_peft(model: Any, r: int, alpha: int, dropout: float, autocast: bool = True) -> Any:
-    """The model with PEFT's LoRA on query and value. A fused weight is adapted completely.
+def with_peft(
+    model: Any, targets: Sequence[str], r: int, alpha: int, dropout: float, autocast: bool = True
+) -> Any:
+    """The model with PEFT's LoRA on the targets. A fused weight is adapted completely.
 
     autocast: PEFT's `autocast_adapter_dtype`: adapters in fp32 on a base in half precision.
     Source: the quick tour of PEFT's documentation, and its page "LoRA" for the dtype.
@@ -28,19 +30,25 @@ def with_peft(model: Any, r: int, alpha: int, dropout: float, autocast: bool = T
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=sorted({site.path.rsplit(".", 1)[1] for site in sites_of(model)}),
+        target_modules=peft_targets(model, targets),
         fan_in_fan_out=any(is_conv1d(module) for module in model.modules()),
     )
     return get_peft_model(model, config, autocast_adapter_dtype=autocast)
 
 
-def with_loralib(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
-    """The model with loralib's layers in place of query and value."""
+def with_loralib(
+    model: Any, targets: Sequence[str], r: int, alpha: int, dropout: float
+) -> nn.Module:
+    """The model with loralib's layers in place of the targets."""
     import loralib
 
     numbers = {"r": r, "lora_alpha": alpha, "lora_dropout": dropout}
-    for path, module in {site.path: site.module for site in sites_of(model)}.items():
-        new = _loralib_layer(module, numbers).to(module.weight.dtype)
+    parts: dict[str, set[str]] = {}
+    for site in sites_of(model, targets):
+        parts.setdefault(site.path, set()).add(site.part)
+    for path, roles in parts.items():
+        module = model.get_submodule(path)
+        new = _loralib_layer(module, roles, numbers).to(module.weight.dtype)
         # not strict, because the base has no A and B
         new.load_state_dict(module.state_dict(), strict=False)
         parent, _, name = path.rpartition(".")
@@ -50,17 +58,20 @@ def with_loralib(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
     return model
 
 
-def _loralib_layer(module: Any, numbers: dict[str, Any]) -> Any:
+def _loralib_layer(module: Any, roles: Collection[str], numbers: dict[str, Any]) -> Any:
     import loralib
 
-    if is_conv1d(module):
-        # GPT-2's fused weight: query, key and value, stored as (in, out)
-        in_features, out_features = module.weight.shape
-        fused = {"enable_lora": [True, False, True], "fan_in_fan_out": True}
-        return loralib.MergedLinear(in_features, out_features, **numbers, **fused)
-    out_features, in_features = module.weight.shape
-    bias = module.bias is not None
-    return loralib.Linear(in_features, out_features, bias=bias, **numbers)
+    if not is_conv1d(module):
+        out_features, in_features = module.weight.shape
+        bias = module.bias is not None
+        return loralib.Linear(in_features, out_features, bias=bias, **numbers)
+    # GPT-2's layers are stored as (in, out)
+    in_features, out_features = module.weight.shape
+    if "all" in roles:
+        return loralib.Linear(in_features, out_features, fan_in_fan_out=True, **numbers)
+    enabled = [role in roles for role in ("query", "key", "value")]
+    fused = {"enable_lora": enabled, "fan_in_fan_out": True}
+    return loralib.MergedLinear(in_features, out_features, **numbers, **fused)
 
 
 class PeftStages:
@@ -89,7 +100,8 @@ class PeftStages:
         return make
 
     def _adapted(self, model: Any) -> Any:
-        return with_peft(model, self.method.r, int(self.method.alpha), 0.0)
+        method = self.method
+        return with_peft(model, method.targets, method.r, int(method.alpha), 0.0)
 
 
 def peft_adapters(

@@ -39,6 +39,7 @@ from transformers import (
 from benchmarks.watched import WatchedTraining
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
+from lorakit.bench._models import peft_targets
 from lorakit.bench._parts import PartsClock
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe import Recipe
@@ -109,7 +110,7 @@ def _adapted(recipe: Recipe, style: str) -> Any:
     method = recipe.method
     assert isinstance(method, LoRA), "the peers train lora only"
     base = location(recipe.model.name)
-    labels = len(recipe.task.labels)
+    labels = len(recipe.task.labels) or 1  # a regression has one output
     config = AutoConfig.from_pretrained(base, num_labels=labels, **recipe.model.config)
     loading: dict[str, Any] = {}
     if style.startswith("best:"):
@@ -121,8 +122,7 @@ def _adapted(recipe: Recipe, style: str) -> Any:
         r=method.r,
         lora_alpha=int(method.alpha),
         lora_dropout=method.dropout,
-        # roles that are the names of their modules too, as in BERT
-        target_modules=[str(target) for target in method.targets],
+        target_modules=peft_targets(model, method.targets),
     )
     return get_peft_model(model, lora)
 

@@ -21,6 +21,7 @@ from lorakit.bench._best import Best
 from lorakit.bench._machine import machine
 from lorakit.bench._rounds import Ratio, Rounds
 from lorakit.errors import InputError, did_you_mean
+from lorakit.methods.reparam._contract import Target
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import Picture
@@ -32,6 +33,8 @@ PACKAGES = {"loralib": "loralib", "sft": "trl"}
 """Peer -> the package that its script needs; all others need PEFT."""
 BUILT_IN = frozenset({"full"})
 """Peers that lorakit itself measures."""
+PEERS_HAVE = ("targets", "r", "alpha", "dropout", "init")
+"""Fields of LoRA that a peer's script takes, or that do not change what it computes in a step."""
 ALWAYS = ("against", "rounds", "device", "recipe")
 """Conditions that every benchmark reads."""
 CHECKOUT = Path(__file__).parents[2]
@@ -111,6 +114,8 @@ class Bench(ABC):
     peers: ClassVar[tuple[str, ...]] = ()
     needs_lora: ClassVar[bool] = False
     needs_causal: ClassVar[bool] = False
+    peers_train: ClassVar[bool] = False
+    """Whether its peers train the recipe's LoRA."""
     reads: ClassVar[tuple[str, ...]] = ()
     """The fields of `Setting` that it reads besides ALWAYS; others are refused."""
 
@@ -131,7 +136,8 @@ class Bench(ABC):
             value = getattr(setting, condition.name)
             if condition.name not in (*ALWAYS, *self.reads) and value != condition.default:
                 raise InputError(
-                    f"--{condition.name} {value} is not an option of bench {self.name}; leave it out"
+                    f"--{condition.name} {value} is not an option of bench {self.name}; "
+                    "leave it out"
                 )
         for peer in setting.against:
             if peer not in self.peers:
@@ -139,6 +145,8 @@ class Bench(ABC):
                 near = did_you_mean(peer, self.peers)
                 raise InputError(f"bench {self.name}: no peer {peer!r}{near} ({known})")
             require_peer(self.name, peer)
+        if self.peers_train and not BUILT_IN.issuperset(setting.against):
+            refuse_other_lora(recipe)
         return self.run(recipe, setting)
 
     @abstractmethod
@@ -179,6 +187,21 @@ def require_peer(bench: str, peer: str) -> None:
         f"bench {bench}: {peer} is measured from a checkout with pip install -e '.[bench]' "
         f"({missing} is missing)"
     )
+
+
+def refuse_other_lora(recipe: Recipe) -> None:
+    """InputError: the method is not LoRA as the peers train it, with one r and alpha."""
+    method = recipe.method
+    without = "; measure it with --against none"
+    if not isinstance(method, LoRA):
+        raise InputError(f"peers train lora, and the recipe's method is {method.name}{without}")
+    own = [target.match for target in method.targets if isinstance(target, Target)]
+    if own:
+        raise InputError(f"peers have one r, and the target {own[0]} has its own{without}")
+    for name, field_ in LoRA.model_fields.items():
+        value = getattr(method, name)
+        if name not in PEERS_HAVE and value != field_.get_default():
+            raise InputError(f"method.{name} is {value}, which peers do not have{without}")
 
 
 def load_peers() -> ModuleType:

@@ -110,8 +110,8 @@ def _full(recipe: Recipe, setting: Setting) -> Made:
 
 def _peft(recipe: Recipe, setting: Setting) -> Made:
     method: Any = recipe.method
-    base = _base(recipe, setting)
-    model = load_peers().with_peft(base, method.r, int(method.alpha), setting.dropout).train()
+    numbers = (method.targets, method.r, int(method.alpha), setting.dropout)
+    model = load_peers().with_peft(_base(recipe, setting), *numbers).train()
     return model, model.save_pretrained
 
 

@@ -6,7 +6,7 @@ Weights are random, in the recipe's shape, because time does not depend on their
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,17 +17,18 @@ from lorakit.bases.outline import random_base
 from lorakit.bench._base import Setting, load_peers
 from lorakit.bench._best import BEST, settings, with_attention
 from lorakit.fast import fast_training, make_fast
+from lorakit.methods.reparam._contract import Target
 from lorakit.models import family_of
 from lorakit.nn.select import Roles, Site, select
 from lorakit.recipe.schema import Recipe
 
-PEER_R = 8
-PEER_ALPHA = 16
-"""The numbers of a peer's LoRA where the recipe's method does not have them."""
+HEADS = ("classifier.", "score.", "qa_outputs.")
+"""Beginnings of the parameters of the heads that transformers puts on an encoder, or on a decoder that classifies."""
+ATTENTION = ("query", "value")
 
 
 def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
-    """variant -> model in training mode, with the recipe's r and targets (peers: query and value).
+    """variant -> model in training mode, with the recipe's r and targets.
 
     limit: the bare model with gradients through its activations, which every adapter needs.
     limit_fast: the same with lorakit's attention and dropout. The setting's dropout is that of the
@@ -68,10 +69,10 @@ def candidates(recipe: Recipe, setting: Setting) -> dict[str, dict[str, nn.Modul
 def _peer(
     name: str, recipe: Recipe, dropout: float, **options: bool
 ) -> Callable[[nn.Module], nn.Module]:
-    r = int(getattr(recipe.method, "r", PEER_R))
-    alpha = int(getattr(recipe.method, "alpha", PEER_ALPHA))
+    method: Any = recipe.method
     build = getattr(load_peers(), f"with_{name}")
-    return lambda model: build(model, r, alpha, dropout, **options)
+    numbers = (method.r, int(method.alpha), dropout)
+    return lambda model: build(model, method.targets, *numbers, **options)
 
 
 def frozen_base(recipe: Recipe, setting: Setting) -> Any:
@@ -86,7 +87,7 @@ def copy_of(base: Any) -> Any:
     No variant then has luckier pages of memory than another, and many variants fit. What a variant
     may train (vectors, and the head) is copied.
     """
-    head = {id(p) for p in head_parameters(base)}
+    head = {id(p) for p in head_parameters(base).values()}
     shared = {id(p): p for p in base.parameters() if p.ndim > 1 and id(p) not in head}
     return copy.deepcopy(base, dict(shared))
 
@@ -109,15 +110,15 @@ def bare(recipe: Recipe, layers: int | None, dropout: float) -> Any:
 
 
 def train_head(model: Any) -> None:
-    """Let the classification head train, if the model has one."""
-    for parameter in head_parameters(model):
+    """Let the head train, if the model has one."""
+    for parameter in head_parameters(model).values():
         parameter.requires_grad_(True)
 
 
-def head_parameters(model: Any) -> list[nn.Parameter]:
-    """Those of the classification head; none if the model does not have one."""
-    head = getattr(model, "classifier", None) or getattr(model, "score", None)
-    return list(head.parameters()) if isinstance(head, nn.Module) else []
+def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Those of the head by name; none if the model does not have one."""
+    named = model.named_parameters()
+    return {name: parameter for name, parameter in named if name.startswith(HEADS)}
 
 
 def _limit(model: Any) -> nn.Module:
@@ -132,7 +133,7 @@ def _limit(model: Any) -> nn.Module:
 
 
 def _first_biases(model: Any) -> list[nn.Parameter]:
-    sites = sites_of(model)
+    sites = sites_of(model, ATTENTION)
     first = sites[0].path.rsplit(".", 1)[0]
     modules = {id(s.module): s.module for s in sites if s.path.startswith(f"{first}.")}
     biases: list[Any] = [module.bias for module in modules.values()]
@@ -152,9 +153,7 @@ def fast(model: Any) -> Any:
 
 def _lorakit(model: Any, recipe: Recipe, dropout: float) -> nn.Module:
     method = with_dropout(recipe.method, dropout)
-    attachment = method.attach(model, roles_of(model))
-    train_head(attachment.model)
-    return attachment.model
+    return method.attach(model, roles_of(model), head_parameters(model)).model
 
 
 def with_dropout(method: Any, dropout: float) -> Any:
@@ -171,6 +170,16 @@ def roles_of(model: Any) -> Roles:
     return family.places(model.config)
 
 
-def sites_of(model: Any) -> list[Site]:
-    """Query and value of every layer."""
-    return select(model, ["query", "value"], roles_of(model))
+def sites_of(model: Any, targets: Sequence[str | Target]) -> list[Site]:
+    """The weights that the targets choose; those of a head, which trains itself, are left out."""
+    patterns = [target if isinstance(target, str) else target.match for target in targets]
+    return select(model, patterns, roles_of(model), skip=head_parameters(model))
+
+
+def peft_targets(model: Any, targets: Sequence[str | Target]) -> list[str]:
+    """The modules of the targets as PEFT takes them: by the ends of their paths, as its
+    documentation does, or by their paths where an end is that of other modules too."""
+    paths = {site.path for site in sites_of(model, targets)}
+    ends = {path.rpartition(".")[2] for path in paths}
+    found = {path for path, _ in model.named_modules() if path.rpartition(".")[2] in ends}
+    return sorted(ends if found == paths else paths)

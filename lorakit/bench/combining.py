@@ -36,8 +36,9 @@ class Combining(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, setting.dropout)
-        shapes = [site.shape for site in sites_of(base)]
-        r = int(getattr(recipe.method, "r", 8))
+        method: Any = recipe.method
+        shapes = [site.shape for site in sites_of(base, method.targets)]
+        r = method.r
         generator = torch.Generator().manual_seed(0)
         sites = [_factors(shape, r, generator) for shape in shapes]
         ways: dict[str, Callable[[], Any]] = {}

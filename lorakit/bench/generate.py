@@ -26,7 +26,7 @@ import torch
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers, require_peer
 from lorakit.bench._best import BEST, measure_with_best, settings, with_attention
-from lorakit.bench._models import bare, fast
+from lorakit.bench._models import ATTENTION, bare, fast
 from lorakit.bench._prompts import Prompts, prompts_of, real_base
 from lorakit.bench._texts import Texts, compared, theirs
 from lorakit.evaluation.decode import decode
@@ -151,7 +151,7 @@ def _adapted(recipe: Recipe, setting: Setting) -> Any:
             for parameter in base.parameters():
                 if parameter.ndim > 1:
                     parameter.mul_(SHARPNESS)
-    adapted = load_peers().with_peft(base, 4, 8, 0.0)
+    adapted = load_peers().with_peft(base, ATTENTION, 4, 8, 0.0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:

@@ -30,6 +30,7 @@ class Loss(Bench):
 
     name = "loss"
     peers = ("peft", "peft_best")
+    peers_train = True
     needs_causal = True
     reads = ("layers", "batch", "precision", "dropout")
 

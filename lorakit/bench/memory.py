@@ -26,6 +26,7 @@ class Memory(Bench):
 
     name = "memory"
     peers = ("full", "peft")
+    peers_train = True
     needs_lora = True
     reads = ("layers", "batch", "length", "precision", "dropout")
 

@@ -15,7 +15,7 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers
-from lorakit.bench._models import bare, roles_of
+from lorakit.bench._models import bare, head_parameters, roles_of
 from lorakit.bench._rounds import measure
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
@@ -31,6 +31,7 @@ class Merge(Bench):
 
     name = "merge"
     peers = ("peft",)
+    peers_train = True
     needs_lora = True
     reads = ("layers", "precision")
 
@@ -53,9 +54,7 @@ def about_of(recipe: Recipe, base: Any) -> About:
     """The facts that are saved with an adapter of a random base, whose head is newly
     initialised."""
     head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
-    newly_initialised = [
-        n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))
-    ]
+    newly_initialised = list(head_parameters(base))
     return About(
         "random",
         None,

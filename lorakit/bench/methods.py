@@ -81,7 +81,7 @@ def _row(ratio: Ratio, k: int | None, found: Attachment) -> tuple[str, str, str,
 
 def trained_numbers(found: Attachment) -> int:
     """What the method trains, without the head."""
-    head = {id(p) for p in head_parameters(found.model)}
+    head = {id(p) for p in head_parameters(found.model).values()}
     return sum(p.numel() for p in found.trained().values() if id(p) not in head)
 
 

@@ -39,6 +39,7 @@ class TrainBench(Bench):
 
     name = "train"
     peers = (*STYLES, "trainer_best", "sft")
+    peers_train = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         first_seed = f"seeds=[{recipe.seeds[0]}]"

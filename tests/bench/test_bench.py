@@ -80,6 +80,42 @@ def test_all_train_the_same_numbers(name):
         assert counts["peft"] == counts["lorakit"]
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["quickstart", "quickstart_generate"])
+def test_peers_adapt_the_recipe_s_targets(name):
+    recipe = load_recipe(name, ["method.targets=[all-linear]"]).recipe
+    models = trained_models(recipe, Setting(against=("peft", "loralib"), **SMALL))
+    places = {
+        way: {
+            n.replace("base_model.model.", "").split(".lora_")[0].split(".delta.")[0]
+            for n, p in model.named_parameters()
+            if p.requires_grad and (".lora_" in n or ".delta." in n)
+        }
+        for way, model in models.items()
+    }
+    assert len(places["lorakit"]) > 4
+    assert not any("classifier" in place for place in places["lorakit"])
+    assert places["peft"] == places["loralib"] == places["lorakit"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["~method", "method.name=bitfit"], "bitfit"),
+        (["method.targets=[{match: query, r: 2}, value]"], "query"),
+        (["method.scaling=sqrt_rank"], "method.scaling"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("name", ["step", "train"])
+def test_a_lora_that_peers_do_not_have_is_refused(name, overrides, named, monkeypatch):
+    monkeypatch.setattr(_base, "require_peer", lambda bench, peer: None)
+    bench = benches.get(name)
+    peers = Setting(against=bench.peers[:1])
+    with pytest.raises(InputError, match=named):
+        bench.checked(load_recipe("quickstart", overrides).recipe, peers)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_unknown_peer_is_refused(name):
     with pytest.raises(InputError, match="'pft'"):
