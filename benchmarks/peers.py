@@ -24,9 +24,10 @@ def with_peft(
     """
     from peft import LoraConfig, get_peft_model
 
+    kind = "QUESTION_ANS" if hasattr(model, "qa_outputs") else "SEQ_CLS"
     is_causal = model.get_output_embeddings() is not None
     config = LoraConfig(
-        task_type="CAUSAL_LM" if is_causal else "SEQ_CLS",
+        task_type="CAUSAL_LM" if is_causal else kind,
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,

@@ -23,7 +23,7 @@ from lorakit.nn.select import Roles, Site, select
 from lorakit.recipe.schema import Recipe
 
 HEADS = ("classifier.", "score.", "qa_outputs.")
-"""Beginnings of the parameters of the heads that transformers puts on an encoder, or on a decoder that classifies."""
+"""Beginnings of the names of a head's parameters in transformers."""
 ATTENTION = ("query", "value")
 
 
@@ -147,7 +147,9 @@ def _first_biases(model: Any) -> list[nn.Parameter]:
 def fast(model: Any) -> Any:
     """The model with lorakit's attention and dropout, as it is trained."""
     family = family_of(model.config.model_type)
-    make_fast(model, None if family is None else family.reads_first)
+    # heads of words and spans read every position
+    is_of_texts = type(model).__name__.endswith("ForSequenceClassification")
+    make_fast(model, family.reads_first if family and is_of_texts else None)
     return model
 
 

@@ -88,21 +88,32 @@ def measure_steps(
 
 
 def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tensor]:
-    """Random token ids (batch, length), with one label each.
+    """Random token ids (batch, length), with the labels of the recipe's head.
 
-    A causal model learns the second half of the tokens instead.
+    A causal model learns the second half of the tokens.
     """
     g = torch.Generator().manual_seed(0)
-    config, shape = model.config, (setting.batch, setting.length)
-    ids = torch.randint(5, config.vocab_size, shape, generator=g)
+    shape = (setting.batch, setting.length)
+    ids = torch.randint(5, model.config.vocab_size, shape, generator=g)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if recipe.task.head is Head.CAUSAL:
-        batch["labels"] = ids.masked_fill(torch.arange(shape[1]) < shape[1] // 2, -100)
-    elif recipe.task.head is Head.REGRESSION:
-        batch["labels"] = torch.rand(shape[0], generator=g)
-    else:
-        batch["labels"] = torch.randint(0, config.num_labels, shape[:1], generator=g)
+    batch["labels"] = _labels(recipe.task.head, ids, model.config, g)
     return {name: value.to(setting.device) for name, value in batch.items()}
+
+
+def _labels(head: Head, ids: Tensor, config: Any, g: torch.Generator) -> Tensor:
+    """As `lorakit.batches.collate` shapes them."""
+    rows, length = ids.shape
+    if head is Head.CAUSAL:
+        return ids.masked_fill(torch.arange(length) < length // 2, -100)
+    if head is Head.REGRESSION:
+        return torch.rand(rows, generator=g)
+    if head is Head.SPANS:
+        return torch.randint(0, length, (rows, 2), generator=g)
+    classes = config.num_labels
+    if head is Head.MULTILABEL:
+        return torch.randint(0, 2, (rows, classes), generator=g).float()
+    shape = ids.shape if head is Head.TOKENS else (rows,)
+    return torch.randint(0, classes, shape, generator=g)
 
 
 def optimized(model: nn.Module, loss: StepLoss) -> Callable[[], None]:

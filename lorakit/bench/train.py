@@ -45,7 +45,7 @@ class TrainBench(Bench):
         first_seed = f"seeds=[{recipe.seeds[0]}]"
         setting = replace(setting, recipe=(*setting.recipe, first_seed))
         is_causal = recipe.task.head is Head.CAUSAL
-        tried, left_out = _scripts(setting.against, is_causal)
+        tried, left_out = _scripts(setting.against, recipe.task.head)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
         for peer, ways in tried.items():
             modules |= {key_of(peer, said): words for said, words in ways.items()}
@@ -108,21 +108,21 @@ class _Way:
         return statistics.median(parts.get(part, 0.0) for parts in self.parts)
 
 
-def _scripts(
-    against: Sequence[str], is_causal: bool
-) -> tuple[dict[str, dict[str, Words]], list[str]]:
+def _scripts(against: Sequence[str], head: Head) -> tuple[dict[str, dict[str, Words]], list[str]]:
     """Peer -> setting -> its words, and the peers that do not train such a head.
 
     InputError: none of them does.
     """
     found: dict[str, dict[str, Words]] = {}
+    is_causal = head is Head.CAUSAL
+    of_texts = head in (Head.CLASSIFICATION, Head.REGRESSION)
     for peer in against:
         if is_causal and peer in CAUSAL:
             scripts = {way: f"{CAUSAL[peer]}:{way}" for way in ATTENTIONS}
             found[peer] = {way: ["benchmarks.causal", word] for way, word in scripts.items()}
-        elif not is_causal and peer in STYLES:
+        elif of_texts and peer in STYLES:
             found[peer] = {STYLES[peer]: ["benchmarks.trainer", STYLES[peer]]}
-        elif not is_causal and peer.endswith(BEST):
+        elif of_texts and peer.endswith(BEST):
             found[peer] = {way: ["benchmarks.trainer", f"best:{way}"] for way in ATTENTIONS}
     if against and not found:
         raise InputError(f"bench train: {', '.join(against)} cannot train this recipe's head")

@@ -80,6 +80,23 @@ def test_all_train_the_same_numbers(name):
         assert counts["peft"] == counts["lorakit"]
 
 
+TASKS = {
+    "tokens": "name: token_classification, classes: [O, B-X, I-X]",
+    "spans": "name: question_answering",
+    "multilabel": "name: multilabel, classes: [a, b, c]",
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("head", TASKS)
+def test_a_step_of_every_head(head):
+    task = f"task={{{TASKS[head]}, train: t.jsonl, validation: v.jsonl}}"
+    recipe = load_recipe("quickstart", [task]).recipe
+    assert recipe.task.head.value == head
+    bench = benches.get("step")
+    assert bench.checked(recipe, _setting(bench, against=("peft", "loralib"))).ratios
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ["quickstart", "quickstart_generate"])
 def test_peers_adapt_the_recipe_s_targets(name):

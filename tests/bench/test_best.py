@@ -19,7 +19,7 @@ from lorakit.bench.train import _same_tokens, _scripts, _Way
 from lorakit.errors import InputError
 from lorakit.events import SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
-from lorakit.tasks import tasks
+from lorakit.tasks import Head, tasks
 
 SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
 
@@ -113,11 +113,14 @@ def test_unlike_work_fails():
 
 
 def test_a_peer_that_cannot_train_the_head_is_named():
-    found, left_out = _scripts(("tuned", "trainer_best", "sft"), is_causal=True)
+    found, left_out = _scripts(("tuned", "trainer_best", "sft"), Head.CAUSAL)
     assert set(found) == {"trainer_best", "sft"}
     assert left_out == ["tuned"]
     with pytest.raises(InputError, match="tuned"):
-        _scripts(("tuned",), is_causal=True)
+        _scripts(("tuned",), Head.CAUSAL)
+    with pytest.raises(InputError, match="trainer_best"):
+        _scripts(("trainer_best",), Head.TOKENS)
+    assert set(_scripts(("trainer_best",), Head.REGRESSION)[0]) == {"trainer_best"}
 
 
 def test_one_seed_is_trained_by_every_way(monkeypatch):
