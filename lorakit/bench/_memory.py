@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import DTYPES
+from lorakit.bases.outline import outline
 from lorakit.bench._base import Setting, load_peers
 from lorakit.bench._models import bare, fast, roles_of, with_dropout
 from lorakit.bench._rounds import saved_bytes
@@ -39,6 +41,7 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
 
     `trained` is a number of parameters.
     """
+    _import_all(way, recipe)
     imported = _resident("VmRSS")
     model, save = _WAYS[way](recipe, setting)
     batch, head = random_batch(recipe, model, setting), recipe.task.head
@@ -77,6 +80,14 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
         step()
         found["blocks"] = laid_out_bytes(model)
     return found | {"file": _bytes_on_disk(save)}
+
+
+def _import_all(way: str, recipe: Recipe) -> None:
+    """Import what the way needs: transformers imports a model's class when it is asked for, and
+    peft is imported with the first adapter."""
+    outline(*recipe.base())
+    if way == "peft":
+        import_module("peft")
 
 
 def _bytes_on_disk(save: Callable[[Path], Any]) -> int:

@@ -35,6 +35,32 @@ def test_what_is_kept(recipe, way):
         assert found["weights"] - 4 * found["trained"] < 10_000  # buffers
 
 
+IMPORTED = """
+import sys
+from lorakit.bench import Setting, _memory
+from lorakit.recipe.load import load_recipe
+
+def resident(what):
+    names = {name for name in ("peft", "transformers.models.roberta.modeling_roberta")}
+    print(what, *sorted(names & set(sys.modules)), flush=True)
+    return 0
+
+_memory._resident = resident
+_memory.kept(sys.argv[1], load_recipe("quickstart").recipe, Setting(layers=1, batch=2, length=8))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+@pytest.mark.parametrize("way", ["lorakit", "peft"])
+def test_what_is_imported_does_not_count_as_memory_of_training(way):
+    done = python("-c", IMPORTED, way)
+    assert done.returncode == 0, done.stderr
+    before, after = (line.split()[1:] for line in done.stdout.splitlines())
+    assert before == after
+    assert ("peft" in before) == (way == "peft")
+
+
 def test_full_keeps_more_of_all_but_its_weights():
     recipe = load_recipe("quickstart", []).recipe
     ours, full = (kept(way, recipe, SMALL) for way in ("lorakit", "full"))
