@@ -21,7 +21,6 @@ import tempfile
 import time
 from typing import Any
 
-import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -32,7 +31,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.watched import WatchedTraining
+from benchmarks.watched import WatchedTraining, arguments_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import peft_targets
@@ -65,7 +64,9 @@ def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
         with clock.part("tokenising"):
             data = _encoded(pairs, tokenizer) if kind == "trainer" else _columns(pairs)
         with clock.part("tokenising" if kind == "sft" else "rest"):
-            trainer = make(recipe, model, tokenizer, data, _arguments(recipe, folder, seed))
+            arguments = arguments_of(recipe, folder, seed) | {"eval_strategy": "no"}
+            arguments["train_sampling_strategy"] = "group_by_length"
+            trainer = make(recipe, model, tokenizer, data, arguments)
         trainer.train()
     parts = clock.seconds | trainer.steps.seconds()
     parts["rest"] = time.process_time() - sum(s for name, s in parts.items() if name != "rest")
@@ -98,29 +99,6 @@ def _lora(recipe: Recipe, model: Any) -> LoraConfig:
         lora_dropout=method.dropout,
         target_modules=peft_targets(model, method.targets),
     )
-
-
-def _arguments(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
-    settings = recipe.train
-    return {
-        "output_dir": folder,
-        "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.global_batch_size,
-        "learning_rate": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-        "warmup_steps": settings.warmup,
-        "lr_scheduler_type": "linear",
-        "max_grad_norm": settings.max_grad_norm,
-        "label_smoothing_factor": settings.label_smoothing,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "train_sampling_strategy": "group_by_length",
-        "seed": seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
 
 
 def _trainer(

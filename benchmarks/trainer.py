@@ -36,7 +36,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.watched import WatchedTraining
+from benchmarks.watched import WatchedTraining, arguments_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import peft_targets
@@ -128,26 +128,12 @@ def _adapted(recipe: Recipe, style: str) -> Any:
 
 
 def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
-    settings = recipe.train
     return TrainingArguments(
-        folder,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.global_batch_size,
+        **arguments_of(recipe, folder, seed),
         per_device_eval_batch_size=recipe.evaluate.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup,
-        lr_scheduler_type="linear",
-        max_grad_norm=settings.max_grad_norm,
         eval_strategy="epoch",
-        save_strategy="no",
-        logging_strategy="no",
         train_sampling_strategy="group_by_length" if style in BY_LENGTH else "random",
         bf16=style == "tuned",
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        report_to="none",
-        disable_tqdm=True,
     )
 
 

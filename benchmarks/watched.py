@@ -1,11 +1,37 @@
-"""What a Trainer does, watched: its tokens, and the processor time of its first and later steps."""
+"""A Trainer with a recipe's settings, watched: its tokens, and the processor time of its first and
+later steps."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
+
+from lorakit.recipe import Recipe
+
+
+def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
+    """The recipe's settings as those of `TrainingArguments`, without evaluation and batches."""
+    settings = recipe.train
+    return {
+        "output_dir": folder,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.global_batch_size,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": settings.warmup,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": settings.max_grad_norm,
+        "label_smoothing_factor": settings.label_smoothing,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 class StepTimes(TrainerCallback):
