@@ -3,15 +3,19 @@ it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from lorakit.trackers._base import PROJECT, Started, TrackedRun, Tracker
 
 
 def start(run: TrackedRun) -> Started:
     from accelerate.tracking import TrackioTracker
 
-    tracker = TrackioTracker(PROJECT, name=run.name, resume="allow")
+    # of a training that starts over, trackio gives a run of that name another one
+    resume = "allow" if run.id else "never"
+    tracker: Any = TrackioTracker(PROJECT, name=run.id or run.name, resume=resume)
     tracker.start()
-    return Started(tracker, run.name)
+    return Started(tracker, tracker.run.name)
 
 
 PLUGIN = Tracker(package="trackio", extra="trackio", start=start)

@@ -6,6 +6,7 @@ import json
 import time
 from importlib.util import find_spec
 from threading import Event as Flag
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +106,29 @@ def test_one_that_fails_is_said_and_left(tracked, fails_at, caplog):
     [record] = caplog.records
     assert record.levelname == "WARNING"
     assert "fake" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "resume"),
+    [(None, "run/seed0", "never"), ("calm-sun-1", "calm-sun-1", "allow")],
+)
+def test_a_training_that_starts_over_is_another_run_of_trackio(
+    known, asked, resume, monkeypatch, tmp_path
+):
+    """With `never`, trackio chooses another name where there is a run of that name."""
+    given = {}
+
+    class Stand:
+        def __init__(self, project, **options):
+            given.update(options)
+
+        def start(self):
+            self.run = SimpleNamespace(name="calm-sun-1")
+
+    monkeypatch.setattr("accelerate.tracking.TrackioTracker", Stand)
+    run = TrackedRun("run/seed0", tmp_path, tmp_path, id=known)
+    assert trackers.get("trackio").start(run).id == "calm-sun-1"
+    assert given == {"name": asked, "resume": resume}
 
 
 def test_one_that_hangs_delays_nothing(tracked, monkeypatch, caplog):
