@@ -148,8 +148,8 @@ def worst_of_runs(one: Path, other: Path) -> float:
     if a.keys() != b.keys():
         names = ", ".join(sorted(a.keys() ^ b.keys())[:3])
         raise ToleranceError(f"the adapters hold other tensors: {names}")
-    weights = [float((a[name] - b[name]).abs().max()) for name in a]
-    return max(worst_of_curves(one, other), *weights)
+    weights = worst_gap(float((a[name] - b[name]).abs().max()) for name in a)
+    return max(worst_of_curves(one, other), weights)
 
 
 def worst_of_curves(one: Path, other: Path) -> float:
@@ -169,8 +169,12 @@ def _steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def worst_of(pairs: Iterable[tuple[float, float]]) -> float:
-    """max |a - b| / max(1, |a|); NaN is infinitely far from anything, and so is nothing at all."""
-    gaps = [abs(a - b) / max(1.0, abs(a)) for a, b in pairs]
+    """max |a - b| / max(1, |a|); see `worst_gap`."""
+    return worst_gap(abs(a - b) / max(1.0, abs(a)) for a, b in pairs)
+
+
+def worst_gap(gaps: Iterable[float]) -> float:
+    """The largest; NaN is infinitely far from anything, and so is nothing at all."""
     return max((gap if math.isfinite(gap) else math.inf for gap in gaps), default=math.inf)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lorakit.adapters import shards
 from lorakit.errors import Stopped
+from lorakit.selftest import checks
 from lorakit.selftest import run as subject
 from lorakit.selftest.checks import CHECKS, NotHere, worst_of
 from lorakit.selftest.run import selftest
@@ -173,3 +177,12 @@ def test_a_stop_is_no_finding(monkeypatch):
 def test_a_loss_that_is_no_number_is_no_agreement():
     assert worst_of([(float("nan"), float("nan"))]) == float("inf")
     assert worst_of([]) == float("inf")
+
+
+def test_weights_that_are_not_numbers_are_not_the_same(monkeypatch, tmp_path):
+    def read(folder):
+        return SimpleNamespace(tensors={"a": torch.zeros(2), "b": torch.full((2,), math.nan)})
+
+    monkeypatch.setattr(checks, "read_adapter", read)
+    monkeypatch.setattr(checks, "worst_of_curves", lambda one, other: 0.0)
+    assert checks.worst_of_runs(tmp_path, tmp_path) == math.inf
