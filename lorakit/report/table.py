@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,29 +129,58 @@ def verdict(row: Row) -> str:
 def comparison(results: Sequence[Result]) -> Table:
     """Several results: a row for each model and method, a column for each task's primary metric.
 
-    Where two results have the same model, method and task, each has its own row, with the name of
-    its recipe.
+    Scores of other splits or data have columns of their own. Where two results have the same model,
+    method and column, each has its own row, with the name of its recipe.
     """
-    tasks = list(dict.fromkeys((r.task, r.primary) for r in results))
+    columns = _columns(results)
     lines: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         lines[result.model, _method(result, results)].append(result)
     rows = []
     for (model, method), found in lines.items():
         # no result is hidden behind another one of the same task
-        if len({(r.task, r.primary) for r in found}) == len(found):
-            rows.append((model, method, *_scores_of(found, tasks)))
+        if len(set(map(_scored_on, found))) == len(found):
+            rows.append((model, method, *_scores_of(found, columns)))
         else:
-            rows += [(model, f"{method} ({r.recipe})", *_scores_of([r], tasks)) for r in found]
-    header = ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks))
+            rows += [(model, f"{method} ({r.recipe})", *_scores_of([r], columns)) for r in found]
+    header = ("model", "method", "trainable", *columns.values())
     return Table(header, tuple(rows), names=2)
 
 
-def _scores_of(found: Sequence[Result], tasks: Sequence[tuple[str, str]]) -> list[str]:
-    """Trainable parameters, and the score of each task."""
+ScoredOn = tuple[str, str, str, str]
+"""Task, metric, split, and as JSON the task's settings and the limit of the split."""
+
+
+def _scored_on(result: Result) -> ScoredOn:
+    split, metric = main_metric(result)
+    values = result.recipe_values
+    limit = values.get("data", {}).get("limit", {}).get(split)
+    return result.task, metric, split, json.dumps([values.get("task"), limit], sort_keys=True)
+
+
+def _columns(results: Sequence[Result]) -> dict[ScoredOn, str]:
+    """What each column holds -> its title: with the split, or the recipe, where these differ."""
+    recipes: dict[ScoredOn, str] = {}
+    for result in results:
+        recipes.setdefault(_scored_on(result), result.recipe)
+    titles = {}
+    for key, recipe in recipes.items():
+        task, metric, split, _ = key
+        alike = [other for other in recipes if other[:2] == key[:2]]
+        words = [task, metric]
+        if any(other[2] != split for other in alike):
+            words.insert(1, split)
+        if any(other[2] == split and other != key for other in alike):
+            words.append(f"({recipe})")
+        titles[key] = " ".join(words)
+    return titles
+
+
+def _scores_of(found: Sequence[Result], columns: Iterable[ScoredOn]) -> list[str]:
+    """Trainable parameters, and the score of each column."""
     counts = sorted({r.counts.trainable for r in found})
-    scores = {(r.task, r.primary): row for r in found if (row := main_row(r)) is not None}
-    cells = [measured(scores[task]) if task in scores else NOTHING for task in tasks]
+    scores = {_scored_on(r): row for r in found if (row := main_row(r)) is not None}
+    cells = [measured(scores[key]) if key in scores else NOTHING for key in columns]
     return [" / ".join(f"{n:,}" for n in counts), *cells]
 
 

@@ -212,6 +212,31 @@ def test_comparison_tells_methods_apart_by_what_differs(make_result):
     ]
 
 
+def test_comparison_has_a_column_for_each_split_and_data_set(make_result):
+    """Own files all have the task name of their kind."""
+    values = [{"task": {"name": "classification", "train": f"{name}.jsonl"}} for name in ("a", "b")]
+    scores = {"test": {"accuracy": 70.0}}
+    other_split = make_result().seeds[0].model_copy(update={"scores": scores})
+    results = [
+        make_result((80.0,), recipe="a", recipe_values=values[0]),
+        make_result((90.0,), recipe="b", recipe_values=values[1]),
+        make_result(recipe="c", recipe_values=values[0], splits=("test",), seeds=(other_split,)),
+        make_result((85.0,), recipe="d", recipe_values=values[0] | {"data": {"limit": {}}}),
+    ]
+    table = comparison([result.model_copy(update={"task": "classification"}) for result in results])
+    assert table.header[3:] == (
+        "classification validation accuracy (a)",
+        "classification validation accuracy (b)",
+        "classification test accuracy",
+    )
+    assert [row[3:] for row in table.rows] == [
+        ("80.00", "–", "–"),
+        ("–", "90.00", "–"),
+        ("–", "–", "70.00"),
+        ("85.00", "–", "–"),
+    ]
+
+
 def test_comparison_hides_no_result(make_result):
     table = comparison([make_result((80.0,), recipe="slow"), make_result((90.0,), recipe="fast")])
     assert [(row[1], row[-1]) for row in table.rows] == [
