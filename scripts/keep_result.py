@@ -29,12 +29,13 @@ def kept(result: Result, model: str) -> Result:
 
 
 def without_places(command: str) -> str:
-    """The command without the folders of the base, the data and the runs."""
+    """The command without the folders of the base, the data and the runs; of a file elsewhere, such
+    as the recipe, the name is left."""
     words = shlex.split(command)
     found = []
     for before, word in zip(["", *words], words, strict=False):
-        if "--runs" not in (before, word) and not word.startswith(PLACES):
-            found.append(word)
+        if "--runs" not in (before, word) and not word.startswith((*PLACES, "--runs=")):
+            found.append(Path(word).name if Path(word).is_absolute() else word)
     return shlex.join(found)
 
 
