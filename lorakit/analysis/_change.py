@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lorakit.combining._site import svd_of_product
+
 MAX_SINGULAR_VALUES = 64
 """Singular values that are written down and drawn: the largest rank in the paper."""
 
@@ -45,22 +47,12 @@ class Change:
         if self.factors is None:
             return svd(self.matrix)
         b, a = self.factors
-        return product_svd(b.double(), a.double())
+        # r is small, and an SVD of (out, in) takes time by out * in * min(out, in)
+        u, s, vh = svd_of_product(b.double(), a.double())
+        return u, s, vh.T
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U (out, n), S (n), V (in, n) with matrix = U diag(S) V^T and n = min(out, in)."""
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     return u, s, vh.T
-
-
-def product_svd(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The SVD of B A without computing B A.
-
-    With B = Q_b R_b and A^T = Q_a R_a, only R_b R_a^T is decomposed, which is r x r.
-    """
-    # r is small, and an SVD of (out, in) takes time in proportion to out * in * min(out, in)
-    q_b, r_b = torch.linalg.qr(b)
-    q_a, r_a = torch.linalg.qr(a.T)
-    u, s, v = svd(r_b @ r_a.T)
-    return q_b @ u, s, q_a @ v

@@ -1,4 +1,4 @@
-"""Maps of phi(i, j), drawn as the paper's Figures 3 and 4."""
+"""phi(i, j) of two subspaces, and its maps, drawn as the paper's Figures 3 and 4."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lorakit.report.picture import Picture, panels_of, picture_of, plain
 
 Phi = list[list[float]]
 """phi(i, j) at [i - 1][j - 1]."""
 COLOR_STEPS = 40
 MAX_TICKS = 8
+
+
+def overlap(first: Tensor, second: Tensor) -> Tensor:
+    """first (in, a) and second (in, b), with orthonormal columns -> (a, b): phi(i, j) at
+    [i - 1, j - 1], in [0, 1]."""
+    squares = (first.T @ second).square().cumsum(0).cumsum(1)
+    i = torch.arange(1, first.shape[1] + 1).unsqueeze(1)
+    j = torch.arange(1, second.shape[1] + 1)
+    return squares / torch.minimum(i, j)
 
 
 def draw_maps(

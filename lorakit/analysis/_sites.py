@@ -106,6 +106,14 @@ def by_weight(found: Sequence[SiteFound]) -> dict[str, list[SiteFound]]:
     return dict(groups)
 
 
+def middle_layer(found: Sequence[SiteFound]) -> list[SiteFound]:
+    """What was found in the layer in the middle, as the paper draws layer 48 of 96; all of it,
+    where no weight is in a numbered layer."""
+    layers = sorted({layer for one in found if (layer := in_layer(one.site)[0]) is not None})
+    middle = layers[len(layers) // 2] if layers else None
+    return [one for one in found if in_layer(one.site)[0] == middle]
+
+
 def layers_of(found: Sequence[SiteFinding]) -> list[int]:
     """The position of each on an axis of layers; outside of numbered layers, its index."""
     layers = [in_layer(item.site)[0] for item in found]

@@ -1,4 +1,4 @@
-"""Spectra: singular values over their index, as lines of a picture."""
+"""Spectra: singular values over their index, as lines of a picture; and the axis of ranks."""
 
 from __future__ import annotations
 
@@ -38,3 +38,10 @@ def draw_spectra(axes: Any, weights: Mapping[str, Sequence[Sequence[float]]]) ->
     axes.set_xlim(left=1)
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize="small")
+
+
+def set_rank_axis(axes: Any, ranks: Sequence[int]) -> None:
+    """Let the x axis have ranks, which double from one to the next."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(r) for r in ranks])
+    axes.set_xlabel("r")

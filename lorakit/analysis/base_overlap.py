@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lorakit.analysis._base import Analysis, Reads, for_each_site, site_table
 from lorakit.analysis._change import Change, svd
-from lorakit.analysis._overlap_maps import Phi, draw_maps
-from lorakit.analysis._sites import labels
-from lorakit.report.changes import in_layer
+from lorakit.analysis._overlap_maps import Phi, draw_maps, overlap
+from lorakit.analysis._sites import labels, middle_layer
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 
@@ -60,17 +58,9 @@ def measure(change: Change, seed: int = 0) -> BaseOverlap:
     noise = torch.randn(w.shape[1], own.shape[1] + count, generator=generator, dtype=w.dtype)
     first = torch.linalg.qr(noise[:, : own.shape[1]])[0]
     second = torch.linalg.qr(noise[:, own.shape[1] :])[0]
-    return BaseOverlap(
-        change.site, own.shape[1], w.shape[1], _phi(own, svd(w)[2][:, :count]), _phi(first, second)
-    )
-
-
-def _phi(first: Tensor, second: Tensor) -> Phi:
-    """first: (in, a), second: (in, b), with orthonormal columns -> (a, b)."""
-    squares = (first.T @ second).square().cumsum(0).cumsum(1)
-    i = torch.arange(1, first.shape[1] + 1).unsqueeze(1)
-    j = torch.arange(1, second.shape[1] + 1)
-    return (squares / torch.minimum(i, j)).tolist()
+    phi = overlap(own, svd(w)[2][:, :count])
+    random = overlap(first, second)
+    return BaseOverlap(change.site, own.shape[1], w.shape[1], phi.tolist(), random.tolist())
 
 
 def table(runs: Runs) -> Table:
@@ -93,9 +83,7 @@ def picture(runs: Runs) -> Picture:
     """The maps of the layer in the middle: a map for each run and weight, and one control."""
     maps: list[tuple[str, Phi]] = []
     for name, found in runs.items():
-        layers = sorted({n for o in found if (n := in_layer(o.site)[0]) is not None})
-        middle = layers[len(layers) // 2] if layers else None
-        chosen = [o for o in found if in_layer(o.site)[0] == middle]
+        chosen = middle_layer(found)
         shown = labels(o.site for o in found)
         of_run = f"{name}, " if len(runs) > 1 else ""
         maps += [(f"{of_run}{shown[o.site][1]}, layer {shown[o.site][0]}", o.phi) for o in chosen]

@@ -21,6 +21,7 @@ from statistics import fmean
 
 from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label, refuse_two_bases
 from lorakit.analysis._load import AdaptedRun
+from lorakit.analysis._spectra import set_rank_axis
 from lorakit.analysis._text import ExampleLoss, encode_texts, example_losses, read_texts
 from lorakit.errors import AdapterError
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
@@ -126,8 +127,7 @@ def picture(found: Sequence[Forgetting]) -> Picture:
             axes.plot(*zip(*means, strict=True), color=color, label=plain(method))
     ranks = sorted({one.rank for one in found if one.rank})
     if ranks:
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ranks, [str(rank) for rank in ranks])
+        set_rank_axis(axes, ranks)
     axes.axhline(0, color="#555555", linewidth=1)
     return picture_of(
         figure, axes, "Forgetting: change of the loss on a text that was not trained on"

@@ -27,7 +27,7 @@ from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
 from lorakit.analysis._load import RunChanges
 from lorakit.analysis._sites import by_weight, three_digits
-from lorakit.analysis._spectra import draw_spectra
+from lorakit.analysis._spectra import draw_spectra, set_rank_axis
 from lorakit.errors import InputError
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
 from lorakit.report.table import NOTHING, Table, main_metric, main_row, measured
@@ -132,17 +132,11 @@ def picture(name: str, found: Sequence[Truncation], scores: Sequence[RunScore]) 
     draw_spectra(spectra, {weight: [t.singular for t in of] for weight, of in weights.items()})
     spectra.set_ylabel("σᵢ / σ₁ of W_FT - W0")
     _draw_errors(axes[0][1], list(weights.values()))
-    _set_rank_axis(axes[0][1], RANKS)
+    set_rank_axis(axes[0][1], RANKS)
     if lora_ranks:
         _draw_scores(axes[0][2], scores)
-        _set_rank_axis(axes[0][2], lora_ranks)
+        set_rank_axis(axes[0][2], lora_ranks)
     return picture_of(figure, None, f"Full fine-tuning as a low rank: {name}", wide=True)
-
-
-def _set_rank_axis(axes: Any, ranks: Sequence[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ranks, [str(r) for r in ranks])
-    axes.set_xlabel("r")
 
 
 def _draw_errors(axes: Any, weights: Sequence[Sequence[Truncation]]) -> None:

@@ -26,10 +26,9 @@ from torch import Tensor
 from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label, refuse_two_bases
 from lorakit.analysis._change import Change, svd
 from lorakit.analysis._load import RunChanges, seeds_of
-from lorakit.analysis._overlap_maps import Phi, draw_maps
-from lorakit.analysis._sites import labels
+from lorakit.analysis._overlap_maps import Phi, draw_maps, overlap
+from lorakit.analysis._sites import labels, middle_layer
 from lorakit.errors import InputError
-from lorakit.report.changes import in_layer
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 
@@ -71,10 +70,7 @@ def directions(a: Tensor) -> Tensor:
 
 def similarity(a1: Tensor, a2: Tensor) -> Tensor:
     """a1: (r1, in), a2: (r2, in) -> (r1, r2): phi(A1, A2, i, j) at [i - 1, j - 1], in [0, 1]."""
-    squares = (directions(a1).T @ directions(a2)).square()
-    i = torch.arange(1, squares.shape[0] + 1).unsqueeze(1)
-    j = torch.arange(1, squares.shape[1] + 1)
-    return squares.cumsum(0).cumsum(1) / torch.minimum(i, j)
+    return overlap(directions(a1), directions(a2))
 
 
 def random_similarity(r1: int, r2: int, width: int, seed: int = 0) -> Tensor:
@@ -152,7 +148,7 @@ def table(found: Sequence[Overlap], between: str) -> Table:
 def picture(found: Sequence[Overlap], between: str) -> Picture:
     """A map for each weight of one layer, and maps of random matrices."""
     shown = labels(o.site for o in found)
-    chosen = _middle_layer(found)
+    chosen = middle_layer(found)
     layer = shown[chosen[0].site][0]
     maps = [(f"{shown[o.site][1]}, layer {layer}", o.phi) for o in chosen]
     # one control for each shape
@@ -161,15 +157,6 @@ def picture(found: Sequence[Overlap], between: str) -> Picture:
         maps.append(("random" if len(controls) == 1 else f"random, {width} inputs", random))
     ranks = {o.ranks for o in chosen}
     return draw_maps(maps, ranks, f"Shared directions, layer {layer}: {between}")
-
-
-def _middle_layer(found: Sequence[Overlap]) -> list[Overlap]:
-    """Overlaps of the layer in the middle, as the paper draws layer 48 of 96."""
-    layers = sorted({layer for o in found if (layer := in_layer(o.site)[0]) is not None})
-    if not layers:
-        return list(found)
-    middle = layers[len(layers) // 2]
-    return [o for o in found if in_layer(o.site)[0] == middle]
 
 
 def headline(found: Sequence[Overlap]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from lorakit.runs.environment import version_of
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "loralib")
 FEATURES = ("avx512_bf16", "amx_bf16")
@@ -22,7 +23,7 @@ def machine() -> dict[str, Any]:
         "features": {name: name in flags for name in FEATURES},
         "cores": os.cpu_count(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else [],
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := version_of(name))},
     }
 
 
@@ -35,10 +36,3 @@ def _processor() -> tuple[str, frozenset[str]]:
     pairs = (line.partition(":") for line in text.splitlines())
     facts = {name.strip(): value.strip() for name, _, value in pairs}
     return facts.get("model name", "unknown"), frozenset(facts.get("flags", "").split())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

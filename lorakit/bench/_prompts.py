@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lorakit.bases.files import location
 from lorakit.bases.tokenizer import load_tokenizer
-from lorakit.batches.encode import encode_prompts
+from lorakit.batches import collate, encode_prompts
 from lorakit.bench._base import Setting
 from lorakit.evaluation.answers import read_splits
 from lorakit.recipe.schema import Recipe
+from lorakit.tasks import Head
 
 PAD, END = 0, 1
 """Of random prompts."""
@@ -50,12 +51,11 @@ def _of_data(recipe: Recipe, setting: Setting) -> Prompts:
     split = recipe.task.eval_splits[0]
     examples = read_splits(recipe.task, recipe.data, [split])[split][: setting.batch]
     tokenizer: Any = load_tokenizer(recipe.model)
-    rows = [e.inputs["input_ids"] for e in encode_prompts(examples, tokenizer, 10**6)]
     end = int(tokenizer.eos_token_id)
-    width = max(map(len, rows))
-    ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return Prompts(ids.to(setting.device), mask.to(setting.device), end, end)
+    prompts = encode_prompts(examples, tokenizer, 10**6)
+    batch = collate(list(prompts), Head.CLASSIFICATION, end, side="left")
+    ids, mask = (batch[name].to(setting.device) for name in ("input_ids", "attention_mask"))
+    return Prompts(ids, mask, end, end)
 
 
 def real_base(recipe: Recipe) -> Any:

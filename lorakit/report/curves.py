@@ -6,17 +6,14 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, product
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import Any
 
 from lorakit.metrics import LIKELIHOOD_KEYS, LOSS
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.report.table import published
 from lorakit.runs.result import Result, Row, summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Logs = Mapping[int, Sequence[Mapping[str, Any]]]
 """Seed -> the lines of its metrics.jsonl."""
@@ -108,7 +105,7 @@ def score_curves(logs: Logs, result: Result) -> list[Picture]:
         # the loss is drawn over that of the training, and perplexity is a function of it
         if max(map(len, seeds.values())) < 2 or key[1] in LIKELIHOOD_KEYS:
             continue
-        figure, axes = _figure_of_lines("epoch", key[1])
+        figure, axes = figure_of("epoch", key[1])
         if key in rows:
             _draw_published(axes, rows[key])
         for number, (seed, points) in enumerate(seeds.items()):
@@ -136,28 +133,17 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
             lines[label] = [(x, statistics.fmean(seed[x] for seed in seeds)) for x in shared]
     if not 0 < len(lines) <= len(COLORS) * len(DASHES):
         return []
-    figure, axes = _figure_of_lines("epoch", metric[1], height=2.7 + 0.17 * len(lines))
-    for label, points in lines.items():
-        axes.plot(*_xy(points), marker="o", markersize=3, label=plain(label))
+    figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
+    for number, (label, points) in enumerate(lines.items()):
+        axes.plot(*_xy(points), marker="o", markersize=3, label=plain(label), **_style(number))
     _set_epoch_ticks(axes, lines.values())
     start_at_zero_or_say(axes)
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
     return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
 
-def _figure_of_lines(x: str, y: str, height: float = 3.0) -> tuple[Figure, Any]:
-    figure, axes = figure_of(x, y, height=height)
-    styles = list(product(DASHES, COLORS))
-    axes.set_prop_cycle(
-        linestyle=[dash for dash, _ in styles],
-        color=[color for _, color in styles],
-        linewidth=[1.6] * len(styles),
-    )
-    return figure, axes
-
-
 def _style(number: int) -> dict[str, Any]:
-    """How the line of the seed with that number is drawn, the same in every picture."""
+    """How the line of the seed or run with that number is drawn, the same in every picture."""
     dash = DASHES[number // len(COLORS) % len(DASHES)]
     return {"color": COLORS[number % len(COLORS)], "linestyle": dash, "linewidth": 1.7}
 

@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := version_of(name))},
         "devices": gpus or [f"CPU, {torch.get_num_threads()} threads"],
         "cuda": torch.version.cuda,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
@@ -48,7 +48,8 @@ def environment() -> dict[str, Any]:
 
 # To look for a package reads the list of every folder of sys.path.
 @cache
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The version of a package; None: it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change, product_svd, svd
+from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change, svd
 from lorakit.analysis.amplification import amplification
 from lorakit.analysis.base_overlap import measure
 from lorakit.analysis.full import truncation, truncation_errors
@@ -154,7 +154,7 @@ def test_the_svd_of_a_product_without_the_product(draw):
         (OUT, 30, IN),
     ):  # a rank above the matrix's own too
         b, a = draw(out, r), draw(r, in_)
-        u, s, v = product_svd(b, a)
+        u, s, v = Change("q", factors=(b, a)).svd
         assert torch.allclose(u @ torch.diag(s) @ v.T, b @ a)
         full = torch.linalg.svdvals(b @ a)
         assert torch.allclose(s[: len(full)], full[: len(s)])
