@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,4 +73,19 @@ class Accumulator:
         batch = self.setup.tensors(items, self.exchange.accelerator.device)
         smoothing = self.setup.train.label_smoothing
         weights = self.setup.class_weights
-        return loss_sum(self.exchange.model, batch, self.setup.head, smoothing, self.lean, weights)
+        with self._autocast():
+            return loss_sum(
+                self.exchange.model, batch, self.setup.head, smoothing, self.lean, weights
+            )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """For the output layer of a lean loss, which is computed after the model's forward pass,
+        where accelerate casts.
+
+        In fp16 it stays in fp32: its gradient is formed before the loss is scaled, and could
+        vanish.
+        """
+        accelerator = self.exchange.accelerator
+        if self.lean and accelerator.mixed_precision == "bf16":
+            return accelerator.autocast()
+        return nullcontext()

@@ -26,7 +26,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Train
 from lorakit.tasks import Head
-from lorakit.training import loop, seeing
+from lorakit.training import loop, loss, seeing
 from lorakit.training.loop import recompute_activations, train
 from lorakit.training.plan import Shares, TrainingPlan
 from lorakit.training.refuse import refuse_dead
@@ -203,6 +203,23 @@ def test_the_loss_is_the_mean_over_the_global_batch(run):
     with torch.no_grad():
         wanted = nn.functional.cross_entropy(found.model.model(**batch).logits, labels)
     assert found.losses[0] == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_loss_without_logits_is_in_the_precision_of_the_run(run, monkeypatch, precision):
+    """Its output layer is computed after the forward pass, where accelerate's autocast ends."""
+    seen = []
+    head_loss = loss.head_loss
+
+    def watching(*given):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return head_loss(*given)
+
+    monkeypatch.setattr(loss, "head_loss", watching)
+    lean = run(Head.CAUSAL, precision=precision, max_steps=1)
+    assert seen[-1] == (precision == "bf16")
+    plain = run(Head.CAUSAL, precision=precision, max_steps=1, fast="off")
+    assert lean.losses == pytest.approx(plain.losses, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits(run):
