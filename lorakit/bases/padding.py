@@ -71,7 +71,7 @@ def prove_padding(model: Any, tokenizer: Tokenizer, name: str) -> None:
             "cannot be put in one batch; set pad_token in its tokenizer_config.json"
         )
     rows = probe_rows(model, tokenizer)
-    allowed = FLOAT32_TOLERANCE if _is_float32(model) else ROUNDED_TOLERANCE
+    allowed = allowed_gap(model)
     right_gap = padding_gap(model, tokenizer, rows, name)
     if right_gap <= allowed:
         tokenizer.padding_side = "right"  # also saved with a merged model
@@ -168,6 +168,9 @@ def _logits(model: nn.Module, tokenizer: Tokenizer, rows: Sequence[Sequence[int]
     return [own[: len(row)] for own, row in zip(found, rows, strict=True)]
 
 
-def _is_float32(model: nn.Module) -> bool:
+def allowed_gap(model: nn.Module) -> float:
+    """By how much the logits of a text may differ between two shapes of a batch, relative to the
+    largest."""
     # packed weights of a quantized model are integers
-    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    is_exact = all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    return FLOAT32_TOLERANCE if is_exact else ROUNDED_TOLERANCE

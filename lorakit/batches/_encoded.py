@@ -53,7 +53,8 @@ class Encoded:
         The first token is never predicted, and so never trained.
         """
         if self.places:
-            return len(self.places)
+            # a word without a token of its own shares that of the next one
+            return len(set(self.places))
         return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,3 +90,24 @@ def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, atten
 def test_a_model_that_cannot_keep_them_apart_is_refused(tiny, family):
     with pytest.raises(ModelError, match=r"data\.packing: in \w+ForCausalLM"):
         refuse_leaks(tiny(family, "CausalLM").model, 0)
+
+
+class _Uneven(torch.nn.Module):
+    """Its logits are larger by 5 % in rows of more than five tokens."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.rows = torch.nn.Embedding(40, 8, dtype=dtype)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.rows
+
+    def forward(self, input_ids: torch.Tensor, **_others: object) -> SimpleNamespace:
+        factor = 1.05 if input_ids.shape[1] > 5 else 1.0
+        return SimpleNamespace(logits=self.rows(input_ids) * factor)
+
+
+def test_rounding_in_half_precision_is_no_leak():
+    refuse_leaks(_Uneven(torch.bfloat16), 0)
+    with pytest.raises(ModelError):
+        refuse_leaks(_Uneven(torch.float32), 0)

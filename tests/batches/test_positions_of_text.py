@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lorakit.bases.tokenizer import load_tokenizer
-from lorakit.batches import NOWHERE, encode
+from lorakit.batches import IGNORE, NOWHERE, Encoded, collate, encode
 from lorakit.batches.positions_of_text import first_tokens, tokens_of_span
 from lorakit.errors import DataError
 from lorakit.models import Model
@@ -38,6 +38,14 @@ def test_words_have_the_token_that_begins_them(tokenizer):
         piece = tokenizer.decode([ids[place]]).strip()
         assert piece
         assert word.startswith(piece)
+
+
+def test_a_word_without_a_token_is_one_term_of_the_loss_with_the_next():
+    """A zero-width space, for example; the label of the token is that of the word it belongs to."""
+    found = Encoded("a", {"input_ids": [5, 6, 7]}, (0, 1, 2), places=(0, 2, 2))
+    labels = collate([found], Head.TOKENS, 0)["labels"]
+    assert labels.tolist() == [[0, IGNORE, 2]]
+    assert found.trained == 2
 
 
 def test_labels_of_words_that_are_cut_off_are_left_out(tokenizer):
