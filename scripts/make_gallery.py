@@ -318,17 +318,9 @@ def family_entry(name: str) -> str:
 def fused_rows(family: Family) -> Iterator[tuple[str, str]]:
     if family.fused is None:
         return
-    how = {
-        "one": "one after the other",
-        "heads": "repeated for each head",
-        "kv_heads": "repeated for each group of heads",
-    }
+    how = {"one": "one after the other", "heads": "repeated for each head"}
     for role in ("query", "key", "value"):
-        yield (
-            role,
-            f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} "
-            f"{how[family.fused.groups]})",
-        )
+        yield (role, f"its rows of `{family.fused.path}` (q, k, v {how[family.fused.groups]})")
 
 
 def metric_entry(name: str) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import nn
 
+from lorakit.bases.heads import held_head
 from lorakit.bases.mismatch import absent_message, other_shape_message, output_weight
 from lorakit.errors import ModelError
-from lorakit.models import Family, Model, family_of
+from lorakit.models import Model
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ COMPUTED = re.compile(
     r"|num_batches_tracked)$|(attn|attention)\.bias$"
 )
 """Masks and tables that old versions saved with the weights and that are computed today."""
+_OFTEN_ABSENT = "pooler"
+"""A module that checkpoints of masked language models often do not hold, in any architecture."""
 _BLOCK = re.compile(r"(^|\.)(layers?|blocks?|h)\.\d+\.")
 _LAYER_COUNTS = frozenset(
     {
@@ -56,15 +59,13 @@ def newly_initialised_of(
         for name, held, wanted in report["mismatched_keys"]
         if name in own
     }
-    is_body = _body_pattern(model, head).match
-    other = {name: shapes for name, shapes in sorted(resized.items()) if is_body(name)}
+    body = own - held_head(model, head)
+    other = {name: shapes for name, shapes in sorted(resized.items()) if name in body}
     if other:
         raise ModelError(other_shape_message(other, model, spec))
-    optional = _optional_modules(model)
-    absent = sorted(n for n in missing if is_body(n) and optional.isdisjoint(n.split(".")))
+    absent = sorted(n for n in missing & body if _OFTEN_ABSENT not in n.split("."))
     if absent:
-        needed = sum(is_body(name) is not None for name in own)
-        raise ModelError(absent_message(absent, needed, model, spec))
+        raise ModelError(absent_message(absent, len(body), model, spec))
     _refuse_unused(model, report["unexpected_keys"], spec)
     return frozenset(missing | resized.keys())
 
@@ -77,31 +78,6 @@ def untied(model: Any, report: Mapping[str, Any], spec: Model) -> set[str]:
     if spec.config.get("tie_word_embeddings") is not False or model.get_output_embeddings() is None:
         return set()
     return {output_weight(model)} & set(report["missing_keys"])
-
-
-def _optional_modules(model: Any) -> set[str]:
-    family = family_of(model.config.model_type)
-    return set(family.may_be_new if family else Family.may_be_new)
-
-
-def _body_pattern(model: Any, head: str) -> re.Pattern[str]:
-    """Matches parameters that must come from the checkpoint.
-
-    For a causal model these are all, the output layer included.
-    """
-    if head == "causal":
-        return re.compile("")
-    prefix = getattr(model, "base_model_prefix", "")
-    if prefix and isinstance(getattr(model, prefix, None), nn.Module):
-        return re.compile(rf"{re.escape(prefix)}\.")
-    # without a prefix, the body is what holds the embeddings or a list of blocks
-    embeddings = model.get_input_embeddings()
-    parts = [
-        re.escape(name)
-        for name, part in model.named_children()
-        if any(m is embeddings or isinstance(m, nn.ModuleList) for m in part.modules())
-    ]
-    return re.compile(rf"({'|'.join(parts)})(\.|$)")
 
 
 def _refuse_unused(model: nn.Module, unexpected: Collection[str], spec: Model) -> None:

@@ -23,7 +23,6 @@ MODEL_CLASSES = {
     "causal": "AutoModelForCausalLM",
 }
 """A head, by the value of `lorakit.tasks.Head` -> the class of transformers that loads it."""
-_WITH_HEADS = ("Sequence", "TokenClassification", "QuestionAnswering")
 
 
 def model_class(head: str) -> Any:
@@ -50,20 +49,36 @@ def build_on_meta(cls: Any, config: PretrainedConfig) -> nn.Module:
 
 
 def held_head(model: nn.Module, head: str) -> frozenset[str]:
-    """The parameters outside the model's body; empty for a causal model, which has no new head."""
+    """The parameters outside the model's body; empty for a causal model, which has no new head.
+
+    Empty, too, where it is not known what the body is.
+    """
     if head == "causal":
         return frozenset()
-    names = [name for name, _ in model.named_parameters()]
-    outside = frozenset(name for name in names if not name.startswith(_body_prefix(model)))
-    if len(outside) == len(names):
-        return frozenset()
-    return outside
+    inside = tuple(f"{name}." for name in _body_modules(model))
+    names = {name for name, _ in model.named_parameters()}
+    outside = frozenset(name for name in names if not name.startswith(inside))
+    return frozenset() if outside == names else outside
+
+
+def _body_modules(model: Any) -> list[str]:
+    prefix = getattr(model, "base_model_prefix", "")
+    if isinstance(getattr(model, prefix, None), nn.Module):
+        return [prefix]
+    # without a prefix, the body is what holds the embeddings or a list of blocks
+    embeddings = model.get_input_embeddings()
+    return [
+        name
+        for name, part in model.named_children()
+        if any(m is embeddings or isinstance(m, nn.ModuleList) for m in part.modules())
+    ]
 
 
 def newly_initialised_by_architecture(
-    model: nn.Module, config: PretrainedConfig, stored: PretrainedConfig
+    model: nn.Module, config: PretrainedConfig, stored: PretrainedConfig, head: str
 ) -> frozenset[str]:
-    """Parameters that the saved class does not have or has in another shape.
+    """Parameters that the saved class does not have or has in another shape; all of the head if
+    transformers does not have that class.
 
     Both classes are built without weights. config: the configuration of `model`. stored: the
     configuration as it was saved, with as many labels as the saved head has outputs.
@@ -71,9 +86,9 @@ def newly_initialised_by_architecture(
     # the configuration says which class was saved; building it shows its parameters
     saved = _saved_class(config)
     if saved is None:
-        return _outside_body(model)
+        return held_head(model, head)
     held = {name: p.shape for name, p in build_on_meta(saved, stored).named_parameters()}
-    prefix = _body_prefix(model)
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     return frozenset(
         name
         for name, parameter in model.named_parameters()
@@ -92,16 +107,3 @@ def _saved_class(config: PretrainedConfig) -> Any:
     if isinstance(saved, type) and issubclass(saved, transformers.PreTrainedModel):
         return saved
     return None
-
-
-def _outside_body(model: nn.Module) -> frozenset[str]:
-    """The parameters of the head of a model for texts, tokens or spans."""
-    name = type(model).__name__
-    if not any(word in name for word in _WITH_HEADS) or not getattr(model, "base_model_prefix", ""):
-        return frozenset()
-    prefix = _body_prefix(model)
-    return frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
-
-
-def _body_prefix(model: nn.Module) -> str:
-    return f"{getattr(model, 'base_model_prefix', '')}."

@@ -135,7 +135,7 @@ def _quantization_arguments(spec: Model, head: str, config: PretrainedConfig) ->
     if spec.quantize is None:
         return {}
     shapes = build_on_meta(model_class(head), config)
-    new = newly_initialised_by_architecture(shapes, config, read_config(spec))
+    new = newly_initialised_by_architecture(shapes, config, read_config(spec), head)
     plain = new | held_head(shapes, head)  # what is trained must not be packed
     chosen = quantization(spec.quantize, DTYPES[spec.dtype], plain, shapes)
     found: dict[str, Any] = {"quantization_config": chosen}

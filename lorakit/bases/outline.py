@@ -44,7 +44,7 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     model = build_on_meta(model_class(head), config).to(DTYPES[spec.dtype])
     report = report_from_headers(model, config, spec)
     if report is None:
-        newly_initialised = newly_initialised_by_architecture(model, config, stored)
+        newly_initialised = newly_initialised_by_architecture(model, config, stored, head)
     else:
         newly_initialised = newly_initialised_of(model, report, spec, head)
     held = held_head(model, head) - newly_initialised

@@ -16,17 +16,14 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Place, Roles
 
 Paths = str | tuple[str, ...]
-OFTEN_ABSENT = ("pooler",)
-"""Modules that checkpoints of masked language models often do not hold, in any architecture."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """One weight that holds W_q, W_k and W_v: blocks of rows in `order`, once for each group."""
+    """One weight that holds W_q, W_k and W_v: blocks of rows in this order, once for each group."""
 
     path: str
-    order: str = "qkv"
-    groups: Literal["one", "heads", "kv_heads"] = "one"
+    groups: Literal["one", "heads"] = "one"
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,6 @@ class Family:
     or a pattern.
     reads_first: for an encoder whose head reads the first token only, the ends of two module paths
     in a layer: the attention, and the module that takes the attention's result.
-    may_be_new: modules of the body that a checkpoint may lack; they are newly initialised and
-    trained.
     """
 
     model_types: tuple[str, ...]
@@ -50,7 +45,6 @@ class Family:
     settings: tuple[str, ...] = ()
     block_norm: str | None = None
     reads_first: tuple[str, str] | None = None
-    may_be_new: tuple[str, ...] = OFTEN_ABSENT
 
     def places(self, config: Any) -> Roles:
         """Role -> places in one model.
@@ -77,14 +71,14 @@ def _fused_places(fused: Fused, config: Any) -> dict[str, list[Place]]:
     heads = setting(config, "num_attention_heads")
     kv_heads = setting(config, "num_key_value_heads") or heads
     size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
-    groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[fused.groups]
+    groups = heads if fused.groups == "heads" else 1
     sizes = {
         "q": heads * size // groups,
         "k": kv_heads * size // groups,
         "v": kv_heads * size // groups,
     }
     return {
-        role: [Place(fused.path, fused_rows(role[0], fused.order, sizes, groups))]
+        role: [Place(fused.path, fused_rows(role[0], sizes, groups))]
         for role in ("query", "key", "value")
     }
 

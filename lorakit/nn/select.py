@@ -302,14 +302,13 @@ def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles)
     return " ".join(lines)
 
 
-def fused_rows(part: str, order: str, sizes: Mapping[str, int], groups: int) -> Rows:
+def fused_rows(part: str, sizes: Mapping[str, int], groups: int) -> Rows:
     """The rows of one part of a fused q/k/v weight, shape (sum of sizes * groups, in).
 
-    The weight has `groups` blocks one after the other; in each, the parts come in `order` ("qkv"),
-    with `sizes` rows each. GPT-2 and Phi-3 have one block; GPT-NeoX, Bloom and DeBERTa-v1 have one
-    per head.
+    The weight has `groups` blocks one after the other; in each, the parts q, k and v have `sizes`
+    rows. GPT-2 and Phi-3 have one block; GPT-NeoX, Bloom and DeBERTa-v1 have one per head.
     """
-    start = sum(sizes[p] for p in order[: order.index(part)])
+    start = sum(sizes[p] for p in "qkv"[: "qkv".index(part)])
     step = sum(sizes.values())
     if groups == 1:
         return slice(start, start + sizes[part])

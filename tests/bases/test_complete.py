@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lorakit.bases.files import location
+from lorakit.bases.heads import held_head
 from lorakit.bases.load import load
 from lorakit.bases.outline import outline
 from lorakit.bases.tokenizer import load_tokenizer
@@ -369,3 +370,35 @@ def test_a_configuration_in_parts(kind, tmp_path, tokenizer):
     found = load(Model(name=str(tmp_path)), "causal")
     assert found.config.get_text_config().pad_token_id == 0
     assert outline(Model(name=str(tmp_path)), "causal").newly_initialised == frozenset()
+
+
+class _Custom(torch.nn.Module):
+    """A model as code of a checkpoint may write it."""
+
+    def __init__(self, prefix: str, **parts: torch.nn.Module):
+        super().__init__()
+        self.base_model_prefix = prefix
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def get_input_embeddings(self) -> torch.nn.Module | None:
+        return getattr(self, "embed", None)
+
+
+BLOCKS = torch.nn.ModuleList([torch.nn.Linear(2, 2, bias=False)])
+HEAD = torch.nn.Linear(2, 2, bias=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (_Custom("body", body=BLOCKS, score=HEAD), {"score.weight"}),
+        (_Custom("", embed=torch.nn.Embedding(3, 2), blocks=BLOCKS, score=HEAD), {"score.weight"}),
+        (_Custom("absent", blocks=torch.nn.Sequential(BLOCKS), score=HEAD), {"score.weight"}),
+        (_Custom("", first=torch.nn.Linear(2, 2), score=HEAD), set()),
+    ],
+    ids=["prefix", "embeddings and blocks", "blocks", "unknown"],
+)
+def test_the_head_is_what_is_outside_of_the_body(model, expected):
+    assert held_head(model, "classification") == expected
+    assert held_head(model, "causal") == frozenset()

@@ -207,18 +207,13 @@ def test_a_conv1d_is_a_linear_layer():
 
 def test_fused_rows_in_one_block_are_slices():
     sizes = {"q": 4, "k": 2, "v": 2}
-    assert [fused_rows(p, "qkv", sizes, 1) for p in "qkv"] == [
-        slice(0, 4),
-        slice(4, 6),
-        slice(6, 8),
-    ]
-    assert fused_rows("v", "qvk", sizes, 1) == slice(4, 6)
+    assert [fused_rows(p, sizes, 1) for p in "qkv"] == [slice(0, 4), slice(4, 6), slice(6, 8)]
 
 
 def test_fused_rows_interleaved_by_head():
     """Two heads of two: q0 q0 k0 k0 v0 v0 q1 q1 k1 k1 v1 v1."""
     sizes = dict.fromkeys("qkv", 2)
-    found = {part: list(row_numbers(fused_rows(part, "qkv", sizes, 2), 12)) for part in "qkv"}
+    found = {part: list(row_numbers(fused_rows(part, sizes, 2), 12)) for part in "qkv"}
     assert found == {"q": [0, 1, 6, 7], "k": [2, 3, 8, 9], "v": [4, 5, 10, 11]}
 
 
