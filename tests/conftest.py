@@ -84,10 +84,7 @@ OWN = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 16},
     "xglm": {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": MLP},
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
-    **{
-        name: {**GROUPED, "head_dim": HEAD_DIM}
-        for name in [*model_types_of("llama"), *model_types_of("glm")]
-    },
+    **{name: {**GROUPED, "head_dim": HEAD_DIM} for name in model_types_of("llama")},
     **{name: {**GROUPED, **EXPERTS, "head_dim": HEAD_DIM} for name in model_types_of("mixtral")},
     "starcoder2": GROUPED,
 }
