@@ -91,18 +91,6 @@ class GenerationSettings:
     stops: Sequence[int] = ()
 
 
-def generate(
-    model: nn.Module,
-    items: Sequence[Encoded],
-    tokenizer: Tokenizer,
-    how: GenerationSettings,
-    on_batch: OnBatch | None = None,
-) -> list[Generated]:
-    """The text that the model writes after each item's tokens (see `decode`), without special
-    tokens."""
-    return in_order(text_batches(model, items, tokenizer, how, on_batch), len(items))
-
-
 def text_batches(
     model: nn.Module,
     items: Sequence[Encoded],
@@ -110,7 +98,8 @@ def text_batches(
     how: GenerationSettings,
     on_batch: OnBatch | None = None,
 ) -> Batches[Generated]:
-    """As `generate`, as they come."""
+    """The text that the model writes after each item's tokens (see `decode`), without special
+    tokens, as they come."""
     settings = how.settings
     ends = sorted({tokenizer.eos_token_id, *how.stops} - {None})
     # the model itself, and not the wrapper of several processes

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from lorakit.batches import Encoded
-from lorakit.evaluation.predict import GenerationSettings, generate, predict_logits
+from lorakit.evaluation.predict import (
+    Generated,
+    GenerationSettings,
+    in_order,
+    predict_logits,
+    text_batches,
+)
 from lorakit.recipe.evaluate import Decode
 from lorakit.tasks import Head
 from tests.encoded import encoded
@@ -20,6 +28,10 @@ def _items(n: int = 11) -> list[Encoded]:
         ids = torch.randint(4, 64, (2 + (i * 5) % 8,), generator=generator).tolist()
         found.append(encoded(i, ids))
     return found
+
+
+def _texts(model: Any, items: list[Encoded], *how: Any) -> list[Generated]:
+    return in_order(text_batches(model, items, *how), len(items))
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
@@ -51,7 +63,7 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
         ended = ids[0, -1] in (1, 9)
         written = ids[0, item.length : -1 if ended else None]
         alone.append((words.decode(written, skip_special_tokens=True), bool(ended)))
-    found = generate(
+    found = _texts(
         model, items, words, GenerationSettings(Decode(max_new_tokens=5), batch_size, 0, (9,))
     )
     assert [(g.text, g.ended) for g in found] == alone
@@ -62,13 +74,13 @@ def test_an_end_is_the_tokenizers_or_a_stop(tiny, tokenizer):
     model, items, words = tiny("llama", "CausalLM").model, _items(), tokenizer()
     settings = Decode(max_new_tokens=8)
     free, stopped = (
-        generate(model, items, words, GenerationSettings(settings, 4, 0, stops))
+        _texts(model, items, words, GenerationSettings(settings, 4, 0, stops))
         for stops in ((), range(30, 50))
     )
     assert sum(g.ended for g in stopped) > sum(g.ended for g in free)
     assert all(long.text.startswith(short.text) for short, long in zip(stopped, free, strict=True))
     words.eos_token = None
-    assert not any(g.ended for g in generate(model, items, words, GenerationSettings(settings, 4)))
+    assert not any(g.ended for g in _texts(model, items, words, GenerationSettings(settings, 4)))
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
@@ -76,7 +88,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
 
     def texts(batch_size, seed):
         settings = Decode(max_new_tokens=6, sample=True)
-        return generate(model, items, words, GenerationSettings(settings, batch_size, seed))
+        return _texts(model, items, words, GenerationSettings(settings, batch_size, seed))
 
     assert texts(2, 7) == texts(2, 7) == texts(5, 7) == texts(100, 7)
     assert texts(2, 7) != texts(2, 8)
@@ -85,7 +97,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
 def test_each_batch_is_handed_over_when_it_is_there(tiny, tokenizer):
     """Long prompts first."""
     model, items, seen = tiny("gpt2", "CausalLM").model, _items(), []
-    found = generate(
+    found = _texts(
         model,
         items,
         tokenizer(),
