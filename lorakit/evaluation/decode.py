@@ -20,7 +20,7 @@ likelier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +112,39 @@ def _decoded(cache: DecodingCache, search: _OneText | _Beams, logits: Tensor) ->
             search.keep(kept)
             tokens, parents = tokens[kept], parents[kept]
         logits = cache.step(tokens, parents)
+
+
+@torch.inference_mode()
+def stream(
+    model: nn.Module,
+    prompt: Sequence[int],
+    settings: Decode,
+    eos_ids: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> Iterator[int]:
+    """The tokens that the model writes after the prompt, without the end token, one by one.
+
+    They are those of `decode` with one beam. model: a decoder in eval mode. generator: on the CPU,
+    for `settings.sample`.
+    """
+    device = next(model.parameters()).device
+    ids = torch.tensor([list(prompt)], device=device)
+    mask = torch.ones_like(ids)
+    steps = settings.max_new_tokens
+    cache, logits = prefill(model, ids, mask, steps, cache_strategy(model, ids, mask, steps))
+    uniform = torch.empty(1, steps, device=device) if settings.sample else None
+    ends = torch.tensor(list(eos_ids), dtype=torch.long, device=device)
+    search = _OneText(logits, settings, ends, uniform)
+    for step in range(steps):
+        if uniform is not None:
+            # one number a token, so that the next text is drawn from where this one ends
+            uniform[:, step] = torch.rand(1, generator=generator)
+        tokens, parents, done = search.step(logits)
+        if search.ended:
+            return
+        yield int(tokens)
+        if not done:
+            logits = cache.step(tokens, parents)
 
 
 class _OneText:

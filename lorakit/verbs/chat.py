@@ -15,7 +15,7 @@ from lorakit.bases.base import Base
 from lorakit.batches import encode_prompts
 from lorakit.errors import DataError, InputError, did_you_mean
 from lorakit.evaluation.answers import writes
-from lorakit.evaluation.stream import stream
+from lorakit.evaluation.decode import stream
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.examiner import stops_of
 from lorakit.runs.pointer import Pointer

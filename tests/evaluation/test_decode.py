@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lorakit.errors import ModelError
-from lorakit.evaluation.decode import decode
+from lorakit.evaluation.decode import decode, stream
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy
 from lorakit.recipe.evaluate import Decode
@@ -431,3 +431,20 @@ def test_an_encoder_decoder_is_refused(tiny):
 def test_more_beams_than_tokens_are_refused(writer):
     with pytest.raises(ModelError, match="beams 63"):
         decode(writer("gpt2"), *_prompts(), Decode(beams=63), (1, 2))
+
+
+@pytest.mark.parametrize("is_sampled", [False, True])
+@pytest.mark.parametrize("end", [(), (5, 9, 17, 33)])
+def test_a_text_token_by_token_is_that_of_a_batch(writer, is_sampled, end):
+    """And the next one is drawn from where it ended."""
+    model = writer("llama")
+    settings = Decode(max_new_tokens=NEW, sample=is_sampled, no_repeat_ngram=2)
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.rand(2 * NEW, generator=torch.Generator().manual_seed(3))
+    used = 0
+    for prompt in ([3, 4, 6], [7, 8]):
+        ids = torch.tensor([prompt])
+        uniform = drawn[None, used : used + NEW]
+        (wanted,) = decode(model, ids, torch.ones_like(ids), settings, end, uniform)
+        assert list(stream(model, prompt, settings, end, generator)) == wanted.ids
+        used += len(wanted.ids) + wanted.ended
