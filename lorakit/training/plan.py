@@ -21,6 +21,7 @@ from lorakit.errors import RecipeError
 if TYPE_CHECKING:
     # torch, which these import, is not needed to share out a batch (`lorakit launch-command`).
     from lorakit.recipe.evaluate import Evaluate
+    from lorakit.recipe.train import Train
     from lorakit.training.setup import Setup
 
 GROUP = 50
@@ -83,16 +84,16 @@ class TrainingPlan:
         return any(k >= 1 and round(k * every) == step for k in near)
 
 
-def plan_of(setup: Setup, processes: int) -> TrainingPlan:
-    """The plan of a run. RecipeError: the global batch cannot be shared evenly."""
-    settings = setup.train
-    per_epoch = steps_per_epoch(len(setup.examples), settings.global_batch_size)
-    steps = max(1, round(settings.epochs * per_epoch))
+def plan_of(train: Train, evaluate: Evaluate, examples: int, processes: int) -> TrainingPlan:
+    """The plan of a run with this number of examples. RecipeError: the global batch cannot be
+    shared evenly."""
+    per_epoch = steps_per_epoch(examples, train.global_batch_size)
+    steps = max(1, round(train.epochs * per_epoch))
     return TrainingPlan(
-        steps=min(settings.max_steps or sys.maxsize, steps),
+        steps=min(train.max_steps or sys.maxsize, steps),
         steps_per_epoch=per_epoch,
-        shares=share(settings.global_batch_size, settings.micro_batch_size, processes),
-        evaluate=setup.evaluate,
+        shares=share(train.global_batch_size, train.micro_batch_size, processes),
+        evaluate=evaluate,
     )
 
 

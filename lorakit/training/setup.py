@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lorakit.batches import Encoded, collate, lengths_in, pack, to_device, width_of
 from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.schema import Recipe
 from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 
@@ -54,3 +55,19 @@ class Setup:
             name: value if name == "labels" and token_labels else to_device(value, device)
             for name, value in batch.items()
         }
+
+
+def setup_of(recipe: Recipe, examples: Sequence[Encoded], pad_id: int, seed: int) -> Setup:
+    """The setup of a recipe's run, without weights of classes."""
+    length = recipe.data.max_length
+    return Setup(
+        examples=examples,
+        head=recipe.task.head,
+        pad_id=pad_id,
+        width=length if recipe.data.padding == "max_length" else None,
+        packed=length if recipe.data.packing else None,
+        train=recipe.train,
+        evaluate=recipe.evaluate,
+        seed=seed,
+        watched=recipe.watched,
+    )

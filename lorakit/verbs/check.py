@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,8 @@ from lorakit.runs.sources import refuse_unreadable_sources
 from lorakit.tasks import Example, Head
 from lorakit.tokenizer import Tokenizer
 from lorakit.trackers._track import refuse_missing_trackers
-from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, share, steps_per_epoch
+from lorakit.training.optim import warm_steps
+from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, plan_of, share
 from lorakit.training.refuse import refuse_no_rate
 from lorakit.verbs.footprint import BYTES_PER_NUMBER, MIB, Footprint
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
@@ -42,7 +42,6 @@ from lorakit.verbs.train.ready import refuse_unused
 
 READ_LIMIT_BYTES = 4 * 2**30
 """Size of the weights up to which every number is checked to be finite; it takes some seconds."""
-UNLIMITED_STEPS = 10**12
 
 
 @dataclass
@@ -92,7 +91,7 @@ def check(recipe: Recipe, processes: int = 1, runs: Path = Path("runs")) -> Chec
     checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
     _check_start(recipe, runs, checked)
     _check_weights(recipe.model, checked)
-    data = _check_data(recipe, checked, base) or _Data(0, [], {})
+    data = _check_data(recipe, checked, base) or _Data(0, [], {}, None)
     footprint = Footprint(
         recipe=resolved,
         base=base,
@@ -101,7 +100,7 @@ def check(recipe: Recipe, processes: int = 1, runs: Path = Path("runs")) -> Chec
         pad_id=data.pad_id,
         train=data.train,
         scored=data.scored,
-        evaluates_early=_evaluates_early(recipe, checked, len(data.train)),
+        evaluates_early=_evaluates_early(recipe, data.plan),
     )
     try:
         checked.memory_mib = footprint.parts()
@@ -115,25 +114,20 @@ def check(recipe: Recipe, processes: int = 1, runs: Path = Path("runs")) -> Chec
     return checked
 
 
-def _evaluates_early(recipe: Recipe, checked: Checked, examples: int) -> bool:
-    """Whether there is an evaluation before the last step; True where that is not known.
-
-    examples: those that are trained, windows of longer ones counted; 0: not known.
-    """
-    steps = checked.steps
-    if not examples or steps is None or checked.shares is None or not recipe.task.eval_splits:
+def _evaluates_early(recipe: Recipe, plan: TrainingPlan | None) -> bool:
+    """Whether there is an evaluation before the last step; True where that is not known."""
+    if plan is None or not recipe.task.eval_splits:
         return True
-    per_epoch = steps_per_epoch(examples, recipe.train.global_batch_size)
-    plan = TrainingPlan(steps, per_epoch, checked.shares, recipe.evaluate)
-    return any(map(plan.is_evaluated, range(1, steps)))
+    return any(map(plan.is_evaluated, range(1, plan.steps)))
 
 
 class _Data(NamedTuple):
-    """Encoded examples: of the training split, and of each split that is scored."""
+    """Encoded examples: of the training split, and of each split that is scored; and the plan."""
 
     pad_id: int
     train: Sequence[Encoded]
     scored: Mapping[str, Sequence[Encoded]]
+    plan: TrainingPlan | None
 
 
 def _check_start(recipe: Recipe, runs: Path, checked: Checked) -> None:
@@ -187,16 +181,13 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> _Data | None:
     return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
 
 
-def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> None:
-    train = recipe.train
-    per_epoch = steps_per_epoch(rows, train.global_batch_size)
-    planned = max(1, round(train.epochs * per_epoch))
-    checked.steps = min(train.max_steps or UNLIMITED_STEPS, planned)
-    refuse_no_rate(train, checked.steps)
-    if train.warmup >= 1:
-        checked.warmup_steps = int(train.warmup)
-    else:
-        checked.warmup_steps = math.ceil(train.warmup * checked.steps)
+def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> TrainingPlan:
+    assert checked.shares is not None
+    plan = plan_of(recipe.train, recipe.evaluate, rows, checked.shares.processes)
+    refuse_no_rate(recipe.train, plan.steps)
+    checked.steps = plan.steps
+    checked.warmup_steps = int(warm_steps(recipe.train, plan.steps))
+    return plan
 
 
 def _check_examples(
@@ -210,7 +201,7 @@ def _check_examples(
         # windows of longer examples are trained, and are not rows
         checked.rows[split] = len(set(items.owners.tolist()))
     refuse_unused(recipe.model.new_tokens, encoded, reader.tokenizer)
-    _plan_steps(recipe, checked, len(encoded))
+    plan = _plan_steps(recipe, checked, len(encoded))
     lengths = encoded.lengths.tolist()
     size, by_length = recipe.train.global_batch_size, recipe.train.group_by_length
     order = epoch_batches(lengths, size, recipe.seeds[0], 0, by_length)
@@ -220,7 +211,7 @@ def _check_examples(
     for split, items in asked.encoded.items():
         learned = asked.learned[split]
         scored[split] = items if learned is None else learned.rows
-    return _Data(reader.tokenizer.pad_token_id, encoded, scored)
+    return _Data(reader.tokenizer.pad_token_id, encoded, scored, plan)
 
 
 def _tokens(item: Encoded, tokenizer: Tokenizer, head: Head) -> list[tuple[str, bool]]:

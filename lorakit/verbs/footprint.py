@@ -33,7 +33,7 @@ from lorakit.tasks import Head
 from lorakit.training.loop import recompute_activations
 from lorakit.training.loss import can_be_lean, loss_sum
 from lorakit.training.plan import Shares, epoch_batches, own_part
-from lorakit.training.setup import Setup
+from lorakit.training.setup import Setup, setup_of
 
 MIB = 2**20
 META = torch.device("meta")
@@ -165,19 +165,8 @@ class Footprint:
         return None if precision == "fp32" else DTYPES[precision]
 
     def _setup(self) -> Setup:
-        recipe = self.recipe
-        length = recipe.data.max_length
-        return Setup(
-            examples=self.train or [self._longest_possible()] * self.shares.micro,
-            head=recipe.task.head,
-            pad_id=self.pad_id,
-            width=length if recipe.data.padding == "max_length" else None,
-            packed=length if recipe.data.packing else None,
-            train=recipe.train,
-            evaluate=recipe.evaluate,
-            seed=recipe.seeds[0],
-            watched=recipe.watched,
-        )
+        examples = self.train or [self._longest_possible()] * self.shares.micro
+        return setup_of(self.recipe, examples, self.pad_id, self.recipe.seeds[0])
 
     def _largest(self, setup: Setup) -> list[Encoded]:
         """The micro batch of the first epoch with the most tokens, padding included."""

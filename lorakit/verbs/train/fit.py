@@ -28,7 +28,7 @@ from lorakit.training.class_weights import class_weights
 from lorakit.training.loop import FitResult, train
 from lorakit.training.processes import is_sharded
 from lorakit.training.saving import Checkpoints
-from lorakit.training.setup import Setup
+from lorakit.training.setup import Setup, setup_of
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
 from lorakit.verbs.train.samples import SAMPLES, sampled, with_samples
@@ -143,19 +143,10 @@ def _save_adapter(job: TrainJob, ready: ReadySeed, step: int) -> None:
 
 
 def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
-    recipe = job.recipe
-    length = recipe.data.max_length
-    return Setup(
-        examples=ready.encoded,
-        head=recipe.task.head,
-        pad_id=ready.base.tokenizer.pad_token_id,
-        width=length if recipe.data.padding == "max_length" else None,
-        packed=length if recipe.data.packing else None,
-        train=recipe.train,
-        evaluate=recipe.evaluate,
-        seed=job.seed,
-        class_weights=class_weights(recipe, ready.examples),
-        watched=recipe.watched,
+    pad_id = ready.base.tokenizer.pad_token_id
+    return replace(
+        setup_of(job.recipe, ready.encoded, pad_id, job.seed),
+        class_weights=class_weights(job.recipe, ready.examples),
         sees=job.start is None,
     )
 
