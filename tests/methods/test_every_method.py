@@ -151,7 +151,7 @@ AVERAGES = (["train.ema=0.9"], ["train.optimizer=schedule_free", "train.schedule
 @pytest.mark.parametrize("average", AVERAGES, ids=["ema", "schedule_free"])
 @pytest.mark.parametrize("name", [name for name in HOOKED if methods.get(name).rewrites])
 def test_an_average_of_what_is_rewritten_is_refused(name, average):
-    values = ["model.name=nobody/has-this", f"method={{name: {name}}}"]
+    values = ["model.name=nobody/has-this", f"method={{name: {name}}}", "~start_from"]
     assert load_recipe("glue_mrpc", values).recipe.train.average is None
     with pytest.raises(RecipeError, match=name):
         load_recipe("glue_mrpc", [*values, *average])
