@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
+from lorakit.methods.insert import BottleneckMethod, Inserts, Module, Roles
 
 
 class AdapterH(BottleneckMethod):

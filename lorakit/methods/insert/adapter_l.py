@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.insert._adapter import BottleneckMethod, Inserts, Module, Roles
+from lorakit.methods.insert import BottleneckMethod, Inserts, Module, Roles
 
 
 class AdapterL(BottleneckMethod):

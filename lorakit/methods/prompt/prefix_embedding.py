@@ -15,8 +15,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods._peft_form import PromptForm
-from lorakit.methods.prompt._tokens import PromptTokens
+from lorakit.methods.prompt import PromptForm, PromptTokens
 
 
 class PrefixEmbedding(PromptTokens):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from lorakit.methods.prompt._tokens import PromptTokens
+from lorakit.methods.prompt import PromptTokens
 
 
 class PrefixLayer(PromptTokens):

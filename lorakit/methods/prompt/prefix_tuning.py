@@ -20,8 +20,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods._peft_form import PromptForm
-from lorakit.methods.prompt._tokens import PromptAttachment, PromptTokens
+from lorakit.methods.prompt import PromptAttachment, PromptForm, PromptTokens
 
 
 class PrefixTuning(PromptTokens):

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from lorakit.errors import ModelError
-from lorakit.methods.subset._method import Module, Roles, Subset
+from lorakit.methods.subset import Module, Roles, Subset
 
 
 class BitFit(Subset):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
-from lorakit.methods.subset._method import Module, Roles, Subset
+from lorakit.methods.subset import Module, Roles, Subset
 
 
 class Full(Subset):

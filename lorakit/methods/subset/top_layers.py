@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.subset._method import Module, Roles, Subset
+from lorakit.methods.subset import Module, Roles, Subset
 
 
 class TopLayers(Subset):
