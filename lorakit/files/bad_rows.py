@@ -44,6 +44,17 @@ class BadRow(DataError):
         self.where = where
 
 
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Within the block, the message of an error in a row begins with its place."""
+    try:
+        yield
+    except BadRow as error:
+        raise BadRow(f"{where}: {error}", error.cause, where) from None
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
 Dropped = Counter[Cause]
 _counts: ContextVar[Dropped | None] = ContextVar("dropped", default=None)
 

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
-from lorakit.files.bad_rows import BadRow, BadRows, Cause
+from lorakit.files.bad_rows import BadRows, placed
 from lorakit.files.detected import detected
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
+from lorakit.tasks._chat_examples import chat_example
 from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
 from lorakit.tasks._formats._messages import SYSTEM_ROLES
 from lorakit.tasks._held_out import NONE, Validation
@@ -99,13 +100,9 @@ class ChatFiles(OwnFiles):
         for id, where, found in self.own_rows(split, data, ROW, (), remarks):
             example = None
             with remarks.bad.row(where):
-                try:
+                with placed(where):
                     made = self._read(found["format"], found["row"], split)
                     written = self._example(made, split, where, remarks)
-                except BadRow as error:
-                    raise BadRow(f"{where}: {error}", error.cause, where) from None
-                except DataError as error:
-                    raise DataError(f"{where}: {error}") from None
                 example = replace(written, id=id, where=where)
             if example is not None:
                 yield example
@@ -195,7 +192,16 @@ class ChatFiles(OwnFiles):
     def _example(self, made: Chat | Continued, split: str, where: str, remarks: Remarks) -> Example:
         """The example of a row, without its id and place."""
         if isinstance(made, Chat):
-            return self._chat(made, split, where, remarks)
+            if self.system is not None and made.turns[0].role not in SYSTEM_ROLES:
+                made = replace(made, turns=(Turn("system", self.system), *made.turns))
+            return chat_example(
+                made,
+                where,
+                remarks,
+                scored=split != self.train_split,
+                hidden=split in self.test_splits,
+                last_only=self.train_on == "last",
+            )
         answer = made.completion
         references = () if answer is None else (answer,)
         if made.prompt is not None:
@@ -207,35 +213,6 @@ class ChatFiles(OwnFiles):
                 "task.metrics=loss"
             )
         return Example("", "", target=answer, references=references, whole=True)
-
-    def _chat(self, chat: Chat, split: str, where: str, remarks: Remarks) -> Example:
-        turns = chat.turns
-        if self.system is not None and turns[0].role not in SYSTEM_ROLES:
-            turns = (Turn("system", self.system), *turns)
-        if turns[0].role == ASSISTANT and turns[0].trained:
-            remarks.add("a chat that the assistant begins; that turn is not trained", where)
-            turns = (replace(turns[0], trained=False), *turns[1:])
-        is_scored = split != self.train_split
-        last = last_learned(turns, with_calls=not is_scored)
-        ends = last == len(turns) - 1
-        if split in self.test_splits and not ends:
-            return Example("", last_question(turns), turns=turns, tools=chat.tools)
-        if last is None:
-            raise BadRow("no turn of the assistant answers anything to learn", Cause.EMPTY)
-        if not ends:
-            what = f"a chat that ends with a turn of {turns[-1].role}, which is left out"
-            remarks.add(what, where)
-        answer = turns[last]
-        return Example(
-            "",
-            last_question(turns[:last]),
-            target=answer.text,
-            references=(answer.text,) if answer.text.strip() else (),
-            turns=turns[:last],
-            last_turn_only=self.train_on == "last",
-            tools=chat.tools,
-            answer=answer if answer.more else None,
-        )
 
     def recorded(self) -> ChatFiles:
         if self.format or self.asked_as:
@@ -271,24 +248,6 @@ class ChatFiles(OwnFiles):
         except DataError as error:
             log.warning("asked as a chat, because the training rows are not there: %s", error)
             return formats.get("messages")
-
-
-def last_learned(turns: Sequence[Turn], with_calls: bool) -> int | None:
-    """The number of the assistant's last turn that is learned.
-
-    with_calls: it may be a call of a tool, which is not a text that could be scored.
-    """
-    for number in reversed(range(1, len(turns))):
-        turn = turns[number]
-        calls = '"tool_calls"' in turn.more
-        if turn.role == ASSISTANT and turn.trained and (with_calls or not calls):
-            return number
-    return None
-
-
-def last_question(turns: Sequence[Turn]) -> str:
-    """What the last turn before an answer says."""
-    return next((turn.text for turn in reversed(turns) if turn.role != ASSISTANT), "")
 
 
 PLUGIN = ChatFiles

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
-from lorakit.files.bad_rows import BadRow, Cause
+from lorakit.files.bad_rows import BadRow, Cause, placed
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._answers import is_missing
-from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
-from lorakit.tasks._chat_rows import turns_and_answer
+from lorakit.tasks._base import Data, Example, Head, Turn
+from lorakit.tasks._chat_examples import chat_example
+from lorakit.tasks._formats import Chat, Reading
+from lorakit.tasks._formats._messages import messages_in, turns_of
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._template import Spans, columns_of, filled, is_column
@@ -86,22 +88,18 @@ class Text(OwnFiles):
     def _chats(self, split: str, data: Data, column: str) -> Iterator[Example]:
         remarks = Remarks()
         for id, where, row in self.own_rows(split, data, [column], (), remarks):
-            place = f"{where}: column {column!r}"
             example = None
             with remarks.bad.row(where):
-                turns, answer = turns_and_answer(row[column], place, split in self.test_splits)
-                if answer is not None and len(row[column]) > len(turns) + 1:
-                    remarks.add("turns after the assistant's last one, which are left out", where)
-                questions = [turn.text for turn in turns if turn.role != ASSISTANT]
-                example = Example(
-                    id,
-                    questions[-1] if questions else "",
-                    target=answer,
-                    references=() if answer is None else (answer,),
-                    turns=turns,
-                    last_turn_only=self.train_on == "last",
-                    where=where,
-                )
+                with placed(where):
+                    made = chat_example(
+                        Chat(turns_of(messages_in(row, column), Reading())),
+                        where,
+                        remarks,
+                        scored=split != self.train_split,
+                        hidden=split in self.test_splits,
+                        last_only=self.train_on == "last",
+                    )
+                example = replace(made, id=id, where=where)
             if example is not None:
                 yield example
 

@@ -186,13 +186,13 @@ def test_chats(write):
     ("value", "message"),
     [
         ('"hi"', r"a.jsonl:1: column 'm' holds 'hi'; give a list of"),
-        ("[]", r"holds \[\]"),
-        ('[{"role": "user", "content": "a"}]', "a.jsonl:1: column 'm': no turn of the assistant"),
-        ('[{"role": "assistant", "content": "a"}]', "a.jsonl:1: column 'm': .* is the first"),
-        ('[{"role": "user", "content": ""}]', "message 1: its content is ''"),
-        ('[{"role": "user", "content": ["a"]}]', r"message 1: its content is \['a'\]; only texts"),
+        ("[]", "a.jsonl:1: column 'm' is empty"),
+        ('[{"role": "user", "content": "a"}]', "a.jsonl:1: no turn of the assistant"),
+        ('[{"role": "assistant", "content": "a"}]', "a.jsonl:1: no turn of the assistant"),
+        ('[{"role": "user", "content": ""}]', "a.jsonl:1: message 1: the content of a turn"),
+        ('[{"role": "user", "content": ["a"]}]', r"message 1: its content has the part 'a'"),
         ('[{"content": "a"}]', r"message 1: \{'content': 'a'\}"),
-        ('[{"role": "user", "content": "a", "tool_calls": [1]}]', "'tool_calls' is not read"),
+        ('[{"role": "user", "content": "a", "tools": [1]}]', "'tools' is not read"),
     ],
 )
 def test_a_chat_that_is_none(write, value, message):

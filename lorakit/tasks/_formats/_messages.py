@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorakit.errors import DataError, did_you_mean, shown
-from lorakit.files.bad_rows import BadRow, Cause
+from lorakit.files.bad_rows import BadRow, Cause, placed
 from lorakit.tasks._base import ASSISTANT, THINKING_KEYS, Turn
 from lorakit.tasks._formats._base import Reading
 
@@ -65,12 +65,8 @@ def turns_of(messages: list[dict[str, Any]], reading: Reading) -> tuple[Turn, ..
     """The turns of a chat. DataError: the number of the message, and what is wrong in it."""
     found = []
     for number, message in enumerate(messages, 1):
-        try:
+        with placed(f"message {number}"):
             found.append(_turn(message, reading))
-        except BadRow as error:
-            raise BadRow(f"message {number}: {error}", error.cause) from None
-        except DataError as error:
-            raise DataError(f"message {number}: {error}") from None
     return tuple(found)
 
 
@@ -105,7 +101,7 @@ def _refuse_other_keys(message: dict[str, Any], reading: Reading) -> None:
     if others:
         raise DataError(
             f"{others[0]!r} is not read, and ignoring it might change the chat; "
-            f"task.ignore=[{', '.join(others)}] leaves it out"
+            f"task.ignore=[{', '.join(others)}] of the task chat leaves it out"
         )
 
 
@@ -115,7 +111,8 @@ def _role(given: str, reading: Reading) -> str:
     if role is None:
         near = did_you_mean(given, known)
         raise DataError(
-            f"the role {given!r} is not known{near}; name it, as in task.roles={{{given}: user}}"
+            f"the role {given!r} is not known{near}; the task chat takes names of roles, as in "
+            f"task.roles={{{given}: user}}"
         )
     return role
 
