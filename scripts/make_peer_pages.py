@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lorakit.recipe.peers import NOTHING, NoCounterpart, counterparts, shown_value
+from lorakit.recipe.peers._table import NOTHING, NoCounterpart
+from lorakit.recipe.peers.hints import shown_value
+from lorakit.recipe.peers.table import counterparts
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "guides" / "coming-from"
 BEGIN, END = "<!-- keys -->", "<!-- end of the keys -->"

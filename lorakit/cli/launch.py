@@ -101,7 +101,7 @@ def _defaults(processes: int, cpu: bool) -> dict[str, str]:
 
 
 def _config(strategy: Strategy) -> Path:
-    from lorakit.recipe.load import shipped
+    from lorakit.recipe.shipped import shipped
 
     file = shipped("configs") / "accelerate" / f"{strategy.value}.yaml"
     if file.is_relative_to(Path.cwd()):

@@ -123,7 +123,7 @@ RecipeName = Annotated[
     Argument(
         help="Recipe file, run folder, or name of a recipe that ships with lorakit.",
         metavar="RECIPE",
-        autocompletion=completed_by("lorakit.recipe.load", "names"),
+        autocompletion=completed_by("lorakit.recipe.shipped", "names"),
     ),
 ]
 Overrides = Annotated[

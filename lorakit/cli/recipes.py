@@ -27,7 +27,8 @@ def list_recipes(
 ) -> None:
     """List the recipes, with what they train and the published scores."""
     from lorakit.cli.screen import grid, on_stdout
-    from lorakit.recipe.load import load_recipe, names
+    from lorakit.recipe.load import load_recipe
+    from lorakit.recipe.shipped import names
 
     rows = []
     for name in names():
@@ -90,7 +91,7 @@ def copy(
 ) -> None:
     """Copy a recipe, to change the copy. What it extends is not copied."""
     from lorakit.errors import RecipeError
-    from lorakit.recipe.load import find
+    from lorakit.recipe.shipped import find
     from lorakit.shell import quote
 
     source = find(recipe)

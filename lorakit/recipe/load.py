@@ -10,11 +10,10 @@ from typing import Any
 from lorakit.notes import Note
 from lorakit.recipe.extend import read_extended
 from lorakit.recipe.naming import checked_name
-from lorakit.recipe.origins import SOURCES, Origin, origins_of
-from lorakit.recipe.override import COMMAND_LINE, apply_overrides
-from lorakit.recipe.problems import listing
+from lorakit.recipe.origins import Origin, origins_of
+from lorakit.recipe.override import apply_overrides
 from lorakit.recipe.schema import Recipe
-from lorakit.recipe.shipped import STUDIES, TABLES, find, names, recipe_name, shipped
+from lorakit.recipe.shipped import find, recipe_name
 from lorakit.recipe.source import Mark, Marks
 from lorakit.recipe.validate import validate
 
@@ -66,25 +65,3 @@ def compose(data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     marks: Marks = {}
     apply_overrides(data, marks, overrides)
     return validate(data, marks)
-
-
-# the parts that others use; each is in a file of its own
-__all__ = [
-    "COMMAND_LINE",
-    "SOURCES",
-    "STUDIES",
-    "TABLES",
-    "LoadedRecipe",
-    "Origin",
-    "assemble",
-    "build",
-    "compose",
-    "find",
-    "listing",
-    "load_recipe",
-    "names",
-    "read_extended",
-    "recipe_name",
-    "shipped",
-    "validate",
-]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorakit.errors import did_you_mean, shown
-from lorakit.recipe.peers import hint
+from lorakit.recipe.peers.hints import hint
 from lorakit.recipe.source import KeyPath, Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]

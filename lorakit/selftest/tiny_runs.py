@@ -14,7 +14,8 @@ from accelerate import PartialState
 
 from lorakit.errors import TrainingError
 from lorakit.events import Observer, to_all
-from lorakit.recipe.load import build, shipped
+from lorakit.recipe.load import build
+from lorakit.recipe.shipped import shipped
 from lorakit.verbs.train import train_recipe
 
 SMALL = (

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import RecipeError
-from lorakit.recipe.load import COMMAND_LINE, names
-from lorakit.recipe.override import as_override, changes_setting
+from lorakit.recipe.override import COMMAND_LINE, as_override, changes_setting
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
+from lorakit.recipe.shipped import names
 from lorakit.recipe.source import Mark, Marks
 from lorakit.runs.folder import folder_of
 from lorakit.studies.paper_table import (

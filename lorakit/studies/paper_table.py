@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.expect import Published, SpreadKind
-from lorakit.recipe.load import TABLES, shipped
+from lorakit.recipe.shipped import TABLES, shipped
 from lorakit.recipe.source import Marks
 from lorakit.studies.schema import Overrides, load_checked
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from lorakit.errors import InputError
-from lorakit.recipe.load import build, find, names
+from lorakit.recipe.load import build
+from lorakit.recipe.shipped import find, names
 from lorakit.recipe.source import read_yaml
 from lorakit.runs.folder import folder_of
 from lorakit.runs.identity import what_matters

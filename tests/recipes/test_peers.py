@@ -6,9 +6,9 @@ import pytest
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import compose
-from lorakit.recipe.peers import NOTHING, NoCounterpart, counterparts, known_keys
-from lorakit.recipe.peers._table import PROCESSES
+from lorakit.recipe.peers._table import NOTHING, PROCESSES, NoCounterpart
 from lorakit.recipe.peers.hints import hint
+from lorakit.recipe.peers.table import counterparts, known_keys
 from lorakit.recipe.peers.tools import TOOLS
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.validate import SECTIONS

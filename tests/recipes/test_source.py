@@ -8,7 +8,8 @@ import time
 import pytest
 
 from lorakit.errors import RecipeError
-from lorakit.recipe.load import load_recipe, names
+from lorakit.recipe.load import load_recipe
+from lorakit.recipe.shipped import names
 from lorakit.recipe.source import dump_yaml, parse_yaml, read_yaml
 from lorakit.runs.same import recorded_recipe
 

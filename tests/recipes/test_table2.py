@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lorakit.recipe.load import SOURCES, LoadedRecipe, load_recipe, names, shipped
+from lorakit.recipe.load import LoadedRecipe, load_recipe
+from lorakit.recipe.origins import SOURCES
+from lorakit.recipe.shipped import names, shipped
 from lorakit.recipe.source import Marks, read_yaml
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorakit.errors import RecipeError
-from lorakit.recipe.load import names
+from lorakit.recipe.shipped import names
 from lorakit.studies.plan import MOST_CELLS, load_study, short_names, study_names
 from lorakit.studies.run import look
 from lorakit.studies.schema import Study

@@ -13,7 +13,8 @@ from lorakit.bases.outline import outline
 from lorakit.errors import RecipeError
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.recipe.load import load_recipe, names
+from lorakit.recipe.load import load_recipe
+from lorakit.recipe.shipped import names
 from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
 from lorakit.studies.paper_table import base_names, load_base, load_paper_table, table_names
 from lorakit.studies.plan import load_study

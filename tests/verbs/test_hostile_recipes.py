@@ -8,7 +8,8 @@ from random import Random
 import pytest
 import yaml
 
-from lorakit.recipe.load import LoadedRecipe, build, find, names
+from lorakit.recipe.load import LoadedRecipe, build
+from lorakit.recipe.shipped import find, names
 from lorakit.recipe.source import read_yaml
 from tests.hostile import CANARY, CODE, Trial, as_json, damaged, each, mutated, tiers
 

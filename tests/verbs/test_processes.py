@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from lorakit.cli.launch import Strategy
 from lorakit.errors import RecipeError
-from lorakit.recipe.load import shipped
+from lorakit.recipe.shipped import shipped
 from lorakit.recipe.train import Train
 from lorakit.training.processes import check_strategy, refuse_parts
 from tests.commands import SMALL
