@@ -186,8 +186,9 @@ class OwnFiles(MetricTask, ABC):
             count += 1
         remarks.bad.include(unread)
         remarks.bad.finish(count + sum(unread.counts.values()))
+        trains = split == self.train_split
         # the training split has said what is odd about the labels of their common file
-        remarks.warn(count, labels=split == self.train_split or not shared)
+        remarks.warn(count, labels=trains or not shared, trained=self.labels if trains else ())
 
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
         """The rows of a file, a data set or several: `file:line`, and the columns."""

@@ -28,6 +28,8 @@ class Remarks:
         """oddity -> where it was found"""
         self.forms: dict[str, dict[str, str]] = {}
         """label -> how the file writes it -> where it does so first"""
+        self.rows: Counter[str] = Counter()
+        """label -> number of rows that have it"""
         self.bad = BadRows()
         """Rows that cannot be used."""
 
@@ -44,15 +46,17 @@ class Remarks:
             self.add(what, where)
 
     def add_label(self, written: Any, label: str, where: str) -> None:
-        """Remark on a label: how it is written in the file, and how it is read."""
+        """Remark on a label of a row: how it is written in the file, and how it is read."""
+        self.rows[label] += 1
         self.forms.setdefault(label, {}).setdefault(str(written), where)
         if label.lower() in MISSING - {"none"}:  # "none" is a common name for a class
             self.add(f"the label {label!r}, as programs write a missing value", where)
 
-    def warn(self, rows: int, labels: bool = True) -> None:
+    def warn(self, rows: int, labels: bool = True, trained: Sequence[str] = ()) -> None:
         """Log a warning for each kind of oddity, with the first places.
 
-        labels: also how labels are written.
+        labels: also how labels are written. trained: labels that can hardly be learnt from no row
+        or a single one.
         """
         for what, places in self.places.items():
             log.warning(
@@ -64,6 +68,8 @@ class Remarks:
             )
         if labels:
             self._warn_of_labels()
+        if self.rows:
+            self._warn_of_rare(trained)
 
     def _warn_of_labels(self) -> None:
         for label, forms in self.forms.items():
@@ -77,35 +83,21 @@ class Remarks:
                     first_of(written, SHOWN_PLACES),
                 )
         for alike in _alike(list(self.forms)):
-            firsts = [f"{label!r} ({next(iter(self.forms[label].values()))})" for label in alike]
             log.warning(
                 "labels that differ only in case, spaces or form are different classes: %s",
-                ", ".join(firsts),
+                ", ".join(map(self._placed, alike)),
             )
 
-
-class RareLabels:
-    """Labels that one training row has, or none: they can hardly be learnt."""
-
-    def __init__(self) -> None:
-        self.rows: Counter[int] = Counter()
-        self.firsts: dict[int, str] = {}
-        """label number -> where its first row is"""
-
-    def add(self, number: int, where: str) -> None:
-        """Count a label of a row."""
-        self.rows[number] += 1
-        self.firsts.setdefault(number, where)
-
-    def warn(self, labels: Sequence[str]) -> None:
-        """Log them."""
-        never = [repr(label) for i, label in enumerate(labels) if not self.rows[i]]
-        once = [
-            f"{label!r} ({self.firsts[i]})" for i, label in enumerate(labels) if self.rows[i] == 1
-        ]
+    def _warn_of_rare(self, labels: Sequence[str]) -> None:
+        once = [self._placed(label) for label in labels if self.rows[label] == 1]
+        never = [repr(label) for label in labels if not self.rows[label]]
         for what, found in (("of one training row", once), ("without a training row", never)):
             if found:
                 log.warning("labels %s: %s", what, first_of(found, SHOWN_LABELS))
+
+    def _placed(self, label: str) -> str:
+        """A label, and where it is first."""
+        return f"{label!r} ({next(iter(self.forms[label].values()))})"
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
 from lorakit.tasks._answers import label_index, label_name
-from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._base import Head
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import RareLabels, Remarks
+from lorakit.tasks._remarks import Remarks
 
 
 class Classification(LabelledFiles, WithClasses):
@@ -34,15 +33,6 @@ class Classification(LabelledFiles, WithClasses):
         if not name:
             raise DataError(f"{where}: no label in column {self.label!r}")
         return [name]
-
-    def examples(self, split: str, data: Data) -> Iterator[Example]:
-        rare = RareLabels()
-        for example in super().examples(split, data):
-            if isinstance(example.target, int):
-                rare.add(example.target, example.where)
-            yield example
-        if split == self.train_split:
-            rare.warn(self.labels)
 
     def stratum(self, row: dict[str, Any]) -> str:
         return label_name(row[self.label])

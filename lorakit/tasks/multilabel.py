@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
 from lorakit.tasks._answers import label_index, label_name, list_in, logits_of
-from lorakit.tasks._base import Data, Example, Head, Output
+from lorakit.tasks._base import Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import RareLabels, Remarks
+from lorakit.tasks._remarks import Remarks
 
-Columns = Annotated[
-    tuple[str, ...],
-    Field(min_length=1, strict=False),
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-]
 YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -30,7 +24,7 @@ class Multilabel(LabelledFiles, WithClasses):
     name: Literal["multilabel"] = "multilabel"
     head: ClassVar[Head] = Head.MULTILABEL
     compares: ClassVar[Compared] = "label sets"
-    label: Columns = ("labels",)
+    label: Names = ("labels",)
     """Column of the labels: a list, or a text with `separator` between them. Or several columns,
     one for each label, with 0 or 1 (false or true)."""
     separator: str = Field(default=",", min_length=1)
@@ -67,17 +61,6 @@ class Multilabel(LabelledFiles, WithClasses):
     def order(self, found: set[str]) -> tuple[str, ...]:
         return self.label if len(self.label) > 1 else super().order(found)
 
-    def examples(self, split: str, data: Data) -> Iterator[Example]:
-        rare = RareLabels()
-        for example in super().examples(split, data):
-            if isinstance(example.target, tuple):
-                for number, has in enumerate(example.target):
-                    if has:
-                        rare.add(number, example.where)
-            yield example
-        if split == self.train_split:
-            rare.warn(self.labels)
-
     def is_hidden(self, row: dict[str, Any]) -> bool:
         # an empty field is an answer: the text has no label
         return any(column not in row for column in self.label)
@@ -89,7 +72,7 @@ class Multilabel(LabelledFiles, WithClasses):
             return ""
 
     def target(self, row: dict[str, Any], where: str, remarks: Remarks) -> tuple[int, ...]:
-        names = self.names_in(row, where)
+        names = dict.fromkeys(self.names_in(row, where))
         for name in names:
             remarks.add_label(name, name, where)
         given = {label_index(name, self.labels, where) for name in names}
