@@ -43,18 +43,11 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""The number and the bytes of each line, `\n` included.
-
-    DataError: a line that is too long, or a file that unpacks to too much, is damaged, or cannot
-    be opened.
-    """
-    with opened(path) as file:
-        yield from limited_lines(path, file)
-
-
 def limited_lines(path: Path, file: Any) -> Iterator[tuple[int, Any]]:
-    """The number and the content of each line of an open file, of bytes or of text."""
+    """The number and the content of each line of an open file, of bytes or of text.
+
+    DataError: a line that is too long, or a file that unpacks to too much.
+    """
     line_limit = _limit_bytes(LINE_VARIABLE, LINE_LIMIT_MIB)
     file_limit = _limit_bytes(UNPACKED_VARIABLE, UNPACKED_LIMIT_MIB)
     packed = is_packed(path)

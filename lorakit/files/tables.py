@@ -20,15 +20,7 @@ from typing import Any, TypeVar
 from lorakit.errors import DataError, did_you_mean, first_of
 from lorakit.files.bad_rows import BadRows
 from lorakit.files.documents import decoded, json_values, parse_json
-from lorakit.files.packed import (
-    MARK,
-    contents,
-    is_packed,
-    kind_of,
-    limited_lines,
-    opened,
-    raw_lines,
-)
+from lorakit.files.packed import MARK, contents, is_packed, kind_of, limited_lines, opened
 from lorakit.files.text_form import PROBE_LINES, UTF_8, TextForm, delimiter_of, encoding_of
 
 log = logging.getLogger(__name__)
@@ -143,22 +135,25 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
     Only `\n` ends a line: texts contain U+2028 and `\r` by itself.
     """
-    found = _utf8_lines(path) if encoding in UTF_8 else _other_lines(path, encoding)
-    for number, line in found:
-        yield number, line.removeprefix(MARK) if number == 1 else line
-
-
-def _other_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     with opened(path) as file:
-        try:
-            text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
-            yield from limited_lines(path, text)
-        except UnicodeError as error:  # UTF-16 without its mark is one that has no position
-            raise DataError(f"{path} is not {encoding}: {error}; set task.encoding") from None
+        if encoding in UTF_8:
+            found = _utf8_lines(path, file)
+        else:
+            found = _other_lines(path, file, encoding)
+        for number, line in found:
+            yield number, line.removeprefix(MARK) if number == 1 else line
 
 
-def _utf8_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in raw_lines(path):
+def _other_lines(path: Path, file: Any, encoding: str) -> Iterator[tuple[int, str]]:
+    try:
+        text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
+        yield from limited_lines(path, text)
+    except UnicodeError as error:  # UTF-16 without its mark is one that has no position
+        raise DataError(f"{path} is not {encoding}: {error}; set task.encoding") from None
+
+
+def _utf8_lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
+    for number, line in limited_lines(path, file):
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:

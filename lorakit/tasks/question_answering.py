@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -66,7 +67,7 @@ class QuestionAnswering(OwnFiles):
         texts, starts = self._accepted(value, example.where)
         context = example.pair or ""
         if not texts and self.unanswerable:
-            return _with_answer(example, NOT_ANSWERED, ("",))
+            return replace(example, target=NOT_ANSWERED, references=("",))
         if not texts and may_be_hidden:
             return example
         if not texts:
@@ -84,7 +85,8 @@ class QuestionAnswering(OwnFiles):
             )
         if not starts and context.count(answer) > 1:
             remarks.add("an answer that occurs more than once; the first is trained", example.where)
-        return _with_answer(example, (start, start + len(answer)), tuple(texts))
+        span = (start, start + len(answer))
+        return replace(example, target=span, references=tuple(texts))
 
     def _accepted(self, value: Any, where: str) -> tuple[list[str], list[int]]:
         """The texts, and where they begin; no starts where the row does not tell them."""
@@ -109,17 +111,6 @@ class QuestionAnswering(OwnFiles):
         ):
             raise DataError(f"{where}: {len(texts)} answers start at {starts!r}; give one for each")
         return list(texts), list(starts)
-
-
-def _with_answer(example: Example, span: tuple[int, int], references: tuple[str, ...]) -> Example:
-    return Example(
-        example.id,
-        example.text,
-        example.pair,
-        target=span,
-        references=references,
-        where=example.where,
-    )
 
 
 PLUGIN = QuestionAnswering

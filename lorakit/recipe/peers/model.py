@@ -23,12 +23,6 @@ _DTYPES = {
 }
 
 
-def _bits(value: Any, _given: Given) -> Any:
-    return choice({"4": "nf4", "8": "int8", "none": NOTHING}, "8 and 4 bits are available")(
-        value, _given
-    )
-
-
 def _trust(value: Any, _given: Given) -> Any:
     if value:
         raise NoCounterpart("no file may allow foreign code; give --trust-remote-code to commands")
@@ -86,11 +80,9 @@ def _init(value: Any, _given: Given) -> Any:
     if value is True or value is None:
         return NOTHING
     name = str(value).lower().partition("_niter")[0]
-    words = {name: name for name in ("gaussian", "pissa", "olora", "eva", "corda", "orthogonal")}
-    words["orthogonal"] = "orthogonal_basis"
-    if name not in words or name == "orthogonal":
+    if name not in ("gaussian", "pissa", "olora", "eva", "corda"):
         raise NoCounterpart(f"{value!r} is not available; method.init has others (see docs)")
-    return words[name]
+    return name
 
 
 def _template(value: Any, _given: Given) -> Any:
@@ -109,7 +101,11 @@ ROWS = (
     row("torch_dtype dtype", "model.dtype", choice(_DTYPES)),
     row("load_in_4bit", "model.quantize", if_true("nf4")),
     row("load_in_8bit", "model.quantize", if_true("int8")),
-    row("quantization_bit", "model.quantize", _bits),
+    row(
+        "quantization_bit",
+        "model.quantize",
+        choice({"4": "nf4", "8": "int8", "none": NOTHING}, "8 and 4 bits are available"),
+    ),
     row(
         "bnb_4bit_quant_type",
         "model.quantize",

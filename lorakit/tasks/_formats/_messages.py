@@ -32,8 +32,7 @@ KNOWN_KEYS = frozenset(
 
 def place_of(row: Mapping[str, Any]) -> str | None:
     """The column with a chat, by its name."""
-    found = next((name for name in PLACES if name in row), None)
-    return found
+    return next((name for name in PLACES if name in row), None)
 
 
 def listed(value: Any) -> Any:
