@@ -333,8 +333,7 @@ def test_rosa_is_low_rank_plus_sparse(tiny):
 def test_losia_watches_and_chooses_as_its_code():
     d = SimpleNamespace(weight=grid(6, 8, 1.0), matrix=lambda: 0.0, memory={})
     for k in range(3):
-        d.watched = grid(6, 8, 1.7 + k)
-        losia.LoSiA()._observe(d)
+        losia.LoSiA()._observe(d, grid(6, 8, 1.7 + k))
     score = d.memory["mean"] * d.memory["spread"]
     assert score.sum().item() == pytest.approx(1.281887378747278, rel=1e-12)
     assert score[0, 0].item() == pytest.approx(0.04295148870206933, rel=1e-12)

@@ -22,8 +22,10 @@ from lorakit.nn.surgery import Delta
 class MethodDelta(Delta):
     """dW of one site: parameters by the names that `method.tensors` gives them.
 
-    memory: what the hooks of training remember of this site; a checkpoint holds it. basis: W0's
-    singular vectors and values (U, S, V), for the methods on them.
+    memory: what the hooks of training remember of this site; a checkpoint holds it. watched: the
+    gradient of the weight in this step, for a method that looks at it; it is no memory, since in a
+    step that is left out it may not be finite. basis: W0's singular vectors and values (U, S, V),
+    for the methods on them.
     """
 
     if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class MethodDelta(Delta):
         # in a tuple, so that it is not registered in each layer
         self._shared = (shared,)
         self.memory: dict[str, Tensor] = {}
+        self.watched: Tensor | None = None
         # Not buffers: DDP would send them to every process in every step.
         self.basis: tuple[Tensor, Tensor, Tensor] | None = None
         self._of_weight: dict[str, tuple[object, Tensor]] = {}

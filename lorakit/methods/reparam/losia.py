@@ -56,10 +56,6 @@ class LoSiA(Dense):
             shapes["left"] = Frozen((self.moves, rows, columns))
         return shapes
 
-    def prepare(self, d: MethodDelta) -> None:
-        # of this step: no memory, since a step that is left out has one that is not finite
-        d.watched = None
-
     def begin(self, d: MethodDelta) -> None:
         import torch
 
@@ -90,15 +86,15 @@ class LoSiA(Dense):
 
     def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         for d in deltas.values():
-            if d.watched is not None:
-                self._observe(d)
+            gradient = d.watched
+            d.watched = None
+            if gradient is not None:
+                self._observe(d, gradient)
 
-    def _observe(self, d: MethodDelta) -> None:
+    def _observe(self, d: MethodDelta, gradient: Tensor) -> None:
         """Update the two running averages with the gradient of this step."""
         import torch
 
-        gradient = d.watched
-        d.watched = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # each process has the gradient of its part of the batch; D's own is the mean of them
             torch.distributed.all_reduce(gradient)
