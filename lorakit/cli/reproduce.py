@@ -69,6 +69,7 @@ def reproduce(
     from lorakit.studies.paper_plan import Selection, load_reproduction
     from lorakit.studies.paper_result import comparison_table
     from lorakit.studies.reproduce import progress_of, run_missing
+    from lorakit.studies.run import is_incomplete
 
     if table == LIST:
         give({"items": item_list()}, options.as_json, list_table(), options.form)
@@ -101,7 +102,8 @@ def reproduce(
     if not options.as_json:
         for note in found.notes:
             say(f"note: {note}")
-    if not options.status and study.counts().get("failed"):
+    launcher = options.launcher or chosen.plan.study.launcher
+    if not options.status and is_incomplete(study, launcher):
         raise Exit(1)
 
 

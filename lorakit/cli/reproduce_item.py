@@ -98,7 +98,7 @@ def _compare_all(request: ItemRequest) -> None:
     from lorakit.runs.result import write_whole
     from lorakit.studies.family import draw_family, family_of, family_table, runs_to_compare
     from lorakit.studies.plan import load_study
-    from lorakit.studies.run import look, run_study
+    from lorakit.studies.run import is_incomplete, look, run_study
 
     selection, options = request.selection, request.options
     if selection.rows or selection.columns or selection.limit:
@@ -128,7 +128,7 @@ def _compare_all(request: ItemRequest) -> None:
     if found.waiting:
         say(f"{len(found.waiting)} not complete: {', '.join(found.waiting)}")
     give(found.model_dump(mode="json"), options.as_json, family_table(found), options.form)
-    if not options.status and (found.waiting or any(cell.failed_checks for cell in study.cells)):
+    if not options.status and is_incomplete(study, options.launcher or plan.study.launcher):
         raise Exit(1)
 
 

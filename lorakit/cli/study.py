@@ -90,7 +90,7 @@ def study(
     trained again.
     """
     from lorakit.studies.plan import load_study
-    from lorakit.studies.run import look, run_study, study_folder
+    from lorakit.studies.run import is_incomplete, look, run_study, study_folder
 
     plan = load_study(study, options.overrides or [])
     for reason in plan.left_out:
@@ -110,7 +110,7 @@ def study(
         return
     folder = study_folder(plan, options.runs)
     say(f"study: {folder}   page: {folder / 'report.html'}")
-    if found.counts().get("failed") or any(cell.failed_checks for cell in found.cells):
+    if is_incomplete(found, options.launcher or plan.study.launcher):
         raise Exit(1)
 
 

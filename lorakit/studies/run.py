@@ -105,6 +105,13 @@ def run_study(
     return after
 
 
+def is_incomplete(found: StudyResult, launcher: str) -> bool:
+    """Whether a run failed, or a check of one; or is not done, unless the launcher has a queue."""
+    if any(cell.state == "failed" or cell.failed_checks for cell in found.cells):
+        return True
+    return not launchers.get(launcher).queues and any(cell.state != "done" for cell in found.cells)
+
+
 def _waits_for_start(cell: Cell, runs: Path) -> str:
     """Why the adapter that the cell starts from is not there; empty: it is, or none is needed."""
     recipe = cell.loaded.recipe

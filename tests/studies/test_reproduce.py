@@ -359,6 +359,7 @@ def test_what_starts_from_another_run_waits_for_it(folder, lorakit_cli):
     alone = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "b", "--seeds", 1)
     assert "LoRA 1.2k, b waits: start_from: 'quickstart'" in alone.err
     assert not list(folder.glob("runs/quickstart-*"))
+    assert alone.code == 1
     both = lorakit_cli("reproduce", "mine", "--columns", "b,a", "--seeds", 1, "--jobs", 4)
     assert both.code == 0, both.err
     assert "missing" not in both.out

@@ -13,6 +13,7 @@ from lorakit.report.curves import mean_curves
 from lorakit.studies.page import RunView, best_of, change_map, render_study, scores_of
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.run import is_incomplete
 from lorakit.studies.tables import study_table
 
 EVIL = "<script>alert(1)</script>&|$x$\"'><img src=x onerror=alert(2)>"
@@ -142,6 +143,21 @@ def test_the_best_run_is_that_of_the_greatest_mean():
     assert best_of(study(*cells, other)) is None, "accuracy and F1 are not compared"
     another_task = cell("e", {0: 99.0}, task="glue/rte")
     assert best_of(study(*cells, another_task)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "local", "slurm"),
+    [
+        ({}, False, False),
+        ({"failed_checks": ("0/merge",)}, True, True),
+        ({"state": "failed"}, True, True),
+        ({"state": "stopped"}, True, False),
+        ({"state": "waiting"}, True, False),
+    ],
+)
+def test_a_study_is_incomplete(more, local, slurm):
+    found = study(cell("a", {0: 90.0}), cell("b", {0: 90.0}, **more))
+    assert (is_incomplete(found, "local"), is_incomplete(found, "slurm")) == (local, slurm)
 
 
 def test_a_seed_that_collapsed_counts():

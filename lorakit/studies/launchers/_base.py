@@ -160,6 +160,8 @@ class Launcher(Protocol):
 
     one_at_a_time: bool
     """Whether it cannot run several tasks at a time."""
+    queues: bool
+    """Whether `launch` returns while the tasks wait in a queue."""
 
     def launch(
         self,

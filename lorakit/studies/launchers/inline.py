@@ -25,6 +25,7 @@ STOP_CODE = 128 + signal.SIGINT
 
 class Inline:
     one_at_a_time = True
+    queues = False
 
     def launch(
         self,

@@ -25,6 +25,7 @@ Run = tuple[JobTask, subprocess.Popen[bytes]]
 
 class Local:
     one_at_a_time = False
+    queues = False
 
     def launch(
         self,

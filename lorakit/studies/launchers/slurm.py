@@ -50,6 +50,7 @@ QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "
 
 class OnSlurm:
     one_at_a_time = False
+    queues = True
 
     def launch(
         self,
