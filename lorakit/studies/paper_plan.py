@@ -85,6 +85,11 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
     rows = _rows(table, selection.rows)
     columns = tuple(checked_names("column", selection.columns, table.columns) or table.columns)
     runs = dict.fromkeys(table.run_of(key) for key in columns if table.columns[key].metric)
+    if not runs:
+        raise RecipeError(
+            f"the columns {', '.join(columns)} of {name} are not measured; add one of those that "
+            f"are: {', '.join(key for key in table.columns if table.columns[key].metric)}"
+        )
     loader = _PaperCells(table, marks, base, selection)
     cells: dict[CellKey, Cell] = {}
     absent: dict[CellKey, str] = {}

@@ -353,6 +353,11 @@ class TestChoosing:
             load_table(*args)
         assert said in str(caught.value)
 
+    @pytest.mark.parametrize("base", [None, "minilm"])
+    def test_columns_without_a_measured_one(self, base):
+        with pytest.raises(RecipeError, match="avg"):
+            load_table("table2", base, columns=["avg"])
+
     def test_a_wrong_override_is_said_once(self):
         with pytest.raises(RecipeError) as caught:
             load_table("table2", rows=["lora"], overrides=["train.epoch=3"])
