@@ -135,9 +135,13 @@ def intact_seed(folder: Path) -> SeedResult | None:
 
 def files_of(folder: Path) -> dict[str, str]:
     """Path within a seed's folder -> digest, for every file that is part of its result."""
+    return {str(path.relative_to(folder)): file_digest(path) for path in paths_of(folder)}
+
+
+def paths_of(folder: Path) -> list[Path]:
+    """Every file that is part of a seed's result, but result.json itself."""
     inside = (path for part in KEPT for path in sorted((folder / part).rglob("*")))
-    files = [*(folder / name for name in LOOSE), *inside]
-    return {str(path.relative_to(folder)): file_digest(path) for path in files if path.is_file()}
+    return [path for path in (*(folder / name for name in LOOSE), *inside) if path.is_file()]
 
 
 _AGAIN = "Restore it from a copy, or train again with --restart."

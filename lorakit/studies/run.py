@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from lorakit.models import TRUST_FLAG, is_trusted
 from lorakit.recipe.override import as_text
 from lorakit.recipe.schema import Recipe
 from lorakit.report.changes import mean_norms
-from lorakit.runs.finished import intact_seed
+from lorakit.runs.finished import intact_seed, paths_of
 from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
@@ -256,6 +257,17 @@ def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:
 
 def _finished_seed(folder: Path) -> SeedResult | None:
     """None as well where the seed is damaged: training it again reports what is wrong."""
+    result = folder / "result.json"
+    if not result.is_file():
+        return None
+    files = ((path, path.stat()) for path in (result, *paths_of(folder)))
+    return _intact(folder, tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in files))
+
+
+# each file of a seed is read completely, and a study asks at each change of one of its runs
+@lru_cache(maxsize=4096)
+def _intact(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> SeedResult | None:
+    """files: path, time of the last change, and size of each."""
     try:
         return intact_seed(folder)
     except InputError as error:

@@ -93,6 +93,18 @@ def test_a_seed_more_is_a_run_more(study):
     assert (cell.state, list(cell.scores)) == ("waiting", [0])
 
 
+def test_a_finished_seed_is_read_again_only_after_a_change(study, monkeypatch):
+    plan, runs = study("recipes: quickstart\nset: {train.max_steps: 12}\nseeds: [0, 1]\n")
+    run_study(plan, runs, "local", 1, lambda now: None)
+    read: list[str] = []
+    monkeypatch.setattr("lorakit.studies.run.intact_seed", lambda seed: read.append(seed.name))
+    [cell] = look(plan, runs).cells
+    assert (read, len(cell.scores)) == ([], 2)
+    (Path(cell.run) / "seed1" / "adapter" / "adapter_config.json").write_text("{}")
+    assert len(look(plan, runs).cells[0].scores) == 1
+    assert read == ["seed1"]
+
+
 class TestStopping:
     TWO = "recipes: quickstart\ngrid: {train.max_steps: [99, 12]}\n"
 
