@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import FrozenInstanceError, fields, is_dataclass
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lorakit import events
 from lorakit.cli.progress import Progress
@@ -91,3 +92,26 @@ def test_all_observers_are_told_in_their_order():
     observe = to_all(lambda _: told.append("first"), lambda _: told.append("second"))
     observe(example(events.StepTaken))
     assert told == ["first", "second"]
+
+
+START = events.TrainingStarted(steps=2, steps_per_epoch=2, accumulation=1)
+LAST_IS_SKIPPED = replace(example(events.StepSkipped), step=2)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [START, replace(example(events.StepTaken), step=2)],
+        [START, replace(example(events.StepSkipped), step=1), LAST_IS_SKIPPED],
+        [START, example(events.StoppedEarly)],
+        [events.TrainingResumed(step=2, steps=2, steps_per_epoch=2, accumulation=1)],
+    ],
+    ids=["taken", "skipped", "stopped early", "resumed after the last step"],
+)
+def test_no_live_line_is_left_after_the_last_step(told, monkeypatch):
+    """A second seed would open another one, which rich does not allow."""
+    monkeypatch.setattr("lorakit.cli.progress.console", lambda: Console(force_terminal=True))
+    progress = Progress()
+    for event in told:
+        progress(event)
+    assert progress.live is None

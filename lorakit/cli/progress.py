@@ -23,6 +23,7 @@ from lorakit.events import (
     SeedStarted,
     SplitEvaluated,
     StartedFrom,
+    StepSkipped,
     StepTaken,
     StoppedEarly,
     TextsGenerated,
@@ -71,8 +72,7 @@ class Progress:
             case TextsGenerated():
                 self._show_texts(event)
             case _:
-                # no last step will end the live line
-                if isinstance(event, StoppedEarly):
+                if self._is_last(event):
                     self.close()
                 for line in lines_of(event):
                     say(line)
@@ -81,6 +81,12 @@ class Progress:
                     for what in event.not_compared:
                         warn(f"not compared: {what}")
 
+    def _is_last(self, event: Event) -> bool:
+        """Whether no step that was taken will follow, and end the live line."""
+        if isinstance(event, StepSkipped):
+            return event.step == self.total
+        return isinstance(event, StoppedEarly)
+
     def close(self) -> None:
         """End the live line."""
         if self.live is not None:
@@ -88,15 +94,17 @@ class Progress:
             self.live = None
 
     def _start(self, event: TrainingStarted | TrainingResumed) -> None:
+        done = 0
         if isinstance(event, TrainingResumed):
-            say(f"resumes from step {event.step} of {event.steps}; --restart starts over")
+            done = event.step
+            say(f"resumes from step {done} of {event.steps}; --restart starts over")
         self.total = event.steps
         self.last_line = time.monotonic()
         # the seconds of each seed start at 0
         self.recent.clear()
         if event.accumulation > 1:
             say(f"gradients of {event.accumulation} micro batches add up to a step")
-        if console().is_terminal:
+        if console().is_terminal and done < event.steps:
             self.live = Live(console=console(), refresh_per_second=8, transient=True)
             self.live.start()
 
