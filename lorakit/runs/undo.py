@@ -18,11 +18,12 @@ RECORDS = ("recipe.yaml", *INPUTS)
 def undone_if_refused(run: Path, restart: bool) -> Iterator[None]:
     """Inside, a run is made. Nothing is left of one that is refused before its first step.
 
-    restart: an existing run is put aside, and is back after a refusal. InputError: it cannot be
-    moved.
+    restart: an existing run is put aside until the first step, and is back after any error before
+    it. InputError: it cannot be moved.
     """
     aside = run.with_name(f".{run.name}.before")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    if aside.exists():  # of a process that was killed
+        _end(run, aside)
     if restart and run.exists() and not run.is_symlink():
         _rename(run, aside)
     existed = run.exists()
@@ -37,11 +38,19 @@ def undone_if_refused(run: Path, restart: bool) -> Iterator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
             for file, content in records.items():
                 file.write_bytes(content)
-            if aside.exists():
-                _rename(aside, run)
         raise
     finally:
+        if aside.exists():
+            _end(run, aside)
+
+
+def _end(run: Path, aside: Path) -> None:
+    """Remove the run that was put aside, or put it back if the new one did not take a step."""
+    if any(map(_has_step, run.glob("seed*"))):
         shutil.rmtree(aside, ignore_errors=True)
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    _rename(aside, run)
 
 
 def _has_step(seed: Path) -> bool:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from lorakit.bases.files import location
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
+from lorakit.runs.undo import undone_if_refused
 from lorakit.verbs.train import train_recipe
 from tests.tiers import unit_or_slow
 
@@ -99,6 +100,43 @@ def test_a_run_that_was_to_be_trained_again_is_as_it_was(base, spoil):
     with pytest.raises(InputError):
         _train(base, fresh=True)
     assert _files(base.parent / "runs") == before
+
+
+@pytest.fixture
+def done(tmp_path) -> tuple[Path, dict[str, bytes]]:
+    """A finished run, and its files."""
+    run = tmp_path / "run"
+    (run / "seed0").mkdir(parents=True)
+    (run / "recipe.yaml").write_text("a recipe")
+    (run / "seed0" / "result.json").write_text("a result")
+    return run, _files(run)
+
+
+@pytest.mark.parametrize("error", [InputError, RuntimeError, KeyboardInterrupt])
+def test_any_error_before_the_first_step_brings_the_run_back(done, error):
+    run, before = done
+
+    def restart():
+        with undone_if_refused(run, restart=True):
+            (run / "seed0").mkdir(parents=True)
+            raise error("no")
+
+    with pytest.raises(error):
+        restart()
+    assert _files(run) == before
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_run_that_a_killed_process_had_put_aside(done, steps):
+    run, before = done
+    run.rename(run.with_name(".run.before"))
+    (run / "seed0").mkdir(parents=True)
+    if steps:
+        (run / "seed0" / "metrics.jsonl").write_text("a step")
+    with undone_if_refused(run, restart=False):
+        assert (_files(run) == before) is not steps
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
 def test_a_run_that_is_trained_again_keeps_nothing_of_the_one_before(base):
