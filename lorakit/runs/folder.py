@@ -142,9 +142,14 @@ def make_folder(path: Path) -> None:
 
 
 def refuse_in_use(to: Path) -> None:
-    """InputError: `to` is not a folder, or is not empty."""
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    """InputError: `to` is not a folder, is not empty, or is the current one."""
+    if not to.exists():
+        return
+    if not to.is_dir() or any(to.iterdir()):
         raise InputError(f"{to} exists and is not empty; choose another folder or remove it")
+    # a new folder takes its place, and the process would be left in one that is gone
+    if to.samefile(Path.cwd()):
+        raise InputError(f"{to} is the current folder; give the name of a new one")
 
 
 @contextmanager

@@ -166,7 +166,8 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
     InputError: no permission, or the disk is full.
     """
     parts = [text] if isinstance(text, str) else text
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # with_name refuses a path without a name, such as `.`
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(parts)

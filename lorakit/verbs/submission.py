@@ -71,7 +71,8 @@ def submission(places: Sequence[Path], to: Path) -> Submission:
 
 def _write(to: Path, texts: Mapping[str, str]) -> None:
     """The zip, completely or not at all. InputError: it cannot be written."""
-    temporary = to.with_name(f".{to.name}.{os.getpid()}")
+    # with_name refuses a path without a name, such as `.`
+    temporary = to.parent / f".{to.name}.{os.getpid()}"
     try:
         with ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
             for name, text in texts.items():

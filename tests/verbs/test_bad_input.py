@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
+from lorakit.runs.result import write_whole
 from lorakit.verbs.train import train_recipe
 
 
@@ -350,3 +352,19 @@ class TestAFolderThatIsThereAlready:
         assert "cannot write to the run folder" in done.err
         assert "symbolic link" in done.err
         assert (tmp_path / "elsewhere" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("command", [("merge",), ("export",), ("rebase", "--onto", "elsewhere")])
+def test_the_current_folder_is_not_written_to(trained, tmp_path, monkeypatch, lorakit_cli, command):
+    monkeypatch.chdir(tmp_path)
+    name, *more = command
+    done = lorakit_cli(name, trained, *more, "--to", ".")
+    assert done.code == 2, done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        write_whole(Path(), "text")
+    assert list(tmp_path.iterdir()) == []
