@@ -35,7 +35,7 @@ LOOSE = ("metrics.jsonl", "environment.json")
 
 
 def finished(run: Path, recipe: Recipe) -> Result | None:
-    """The result of the run, if it holds exactly these seeds; None: something is left to train.
+    """The result of these seeds, if the run holds them all; None: something is left to train.
 
     InputError: the folder is of another recipe, or a file in it is damaged, missing or changed.
     """
@@ -44,9 +44,10 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
         return None
     result = Result.read(file)
     same_recipe(run, recipe)
-    if {seed.seed for seed in result.seeds} != set(recipe.seeds):
+    asked = tuple(seed for seed in result.seeds if seed.seed in recipe.seeds)
+    if {seed.seed for seed in asked} != set(recipe.seeds):
         return None
-    for seed in result.seeds:
+    for seed in asked:
         folder = seed_folder(run, seed.seed)
         own = intact_seed(folder)
         if own is None or _without_digest(own) != _without_digest(seed):
@@ -54,7 +55,7 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
                 f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was "
                 f"changed. {_AGAIN}"
             )
-    return result
+    return result.model_copy(update={"seeds": asked})
 
 
 def _without_digest(seed: SeedResult) -> str:

@@ -127,6 +127,14 @@ class TestSeedsThatAreThere:
         assert both.seeds[1] == first.seeds[0]
         assert both.counts == first.counts
         assert run("seeds=[0, 1]")[2] == [("finished_before", None)]
+        written = (folder / "result.json").read_bytes(), (folder / "recipe.yaml").read_bytes()
+        _, one, events = run("seeds=[1]")
+        assert events == [("finished_before", None)]
+        assert [seed.seed for seed in one.seeds] == [1]
+        assert (
+            (folder / "result.json").read_bytes(),
+            (folder / "recipe.yaml").read_bytes(),
+        ) == written
         shutil.rmtree(folder / "seed0")
         (folder / "result.json").unlink()
         assert run("seeds=[0, 1]")[2] == [("seed", 0), ("seed_finished_before", 1)]

@@ -86,7 +86,8 @@ def _report_finished(run: Path, recipe: Recipe, done: Result, observe: Observer)
     left = not_compared(run, recipe, done)
     observe(FinishedBefore(folder=str(run), finished=done.finished, not_compared=left))
     if not (run / "report.html").is_file():
-        write_report(run, done)
+        # `done` may have some of its seeds only
+        write_report(run, Result.read(run / "result.json"))
 
 
 def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJob:
