@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
+from lorakit.errors import InputError
 from lorakit.events import Observer, to_all
 from lorakit.methods import Attachment, Method, methods
 from lorakit.models import trust_remote_code as allow_remote_code
@@ -149,6 +150,9 @@ def load(
         pointer = Pointer(str(path), base=base)
         source = open_source(pointer)
         found, attachment = load_source(source, source.model, any_base)
+    about = source.adapter.about if source.adapter is not None else None
+    if attachment is not None and about is not None:
+        _remember(attachment, about)
     if device is not None:
         found.to(device)
     found.model.eval()
@@ -330,15 +334,22 @@ def save_adapter(
     """Write what an attachment trained, with the tokenizer if one is given; LoRA in PEFT's format.
 
     The file holds digests of itself and of the base model's weights, so that a damaged file or
-    another base is noticed when it is loaded. attachment: from `attach` or `load_adapter`.
-    InputError: the folder cannot be written.
+    another base is noticed when it is loaded. attachment: from `attach`, `load_adapter`, or `load`
+    of an adapter that lorakit wrote. InputError: another attachment, or the folder cannot be
+    written.
     """
     from lorakit.adapters import save
     from lorakit.publish.card import write_card
 
+    about = _bases.get(attachment)
+    if about is None:
+        raise InputError(
+            "the base of this attachment is not recorded; save one that `lorakit.attach` or "
+            "`lorakit.load_adapter` returned"
+        )
     own = cast("Tokenizer | None", tokenizer)
-    save.save_adapter(Path(folder), attachment, _bases[attachment], own)
-    write_card(Path(folder), _bases[attachment])
+    save.save_adapter(Path(folder), attachment, about, own)
+    write_card(Path(folder), about)
     return Path(folder)
 
 
@@ -351,12 +362,17 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = Fa
 
     found = read_adapter(Path(folder))
     attachment = attach_adapter(found, model, roles_of(model), (), check_base=not any_base)
-    held = sorted(attachment.newly_initialised)
     # what the adapter holds as it is does not belong to the base that it is recorded with
-    about = found.about or about_model(model, None, held)
+    about = found.about or about_model(model, None, sorted(attachment.newly_initialised))
+    _remember(attachment, about)
+    return attachment
+
+
+def _remember(attachment: Attachment, about: About) -> None:
+    """Record the base for `save_adapter`. about: as read with the adapter."""
+    held = sorted(attachment.newly_initialised)
     method = attachment.method.model_dump(mode="json")
     _bases[attachment] = replace(about, method=method, fresh=held)
-    return attachment
 
 
 def _as_overrides(values: Values, under: str = "") -> list[str]:

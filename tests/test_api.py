@@ -142,6 +142,27 @@ def test_peft_reads_what_was_attached_to_ones_own_model(tmp_path):
         assert torch.allclose(theirs(input_ids=ids).logits, wanted, atol=1e-6)
 
 
+def test_a_loaded_adapter_is_saved_again(tmp_path):
+    model = _model()
+    attachment = lorakit.attach(model, train_also=["classifier"])
+    _trained_logits(attachment)
+    first = lorakit.save_adapter(attachment, tmp_path / "first")
+    loaded = lorakit.load(first)
+    second = lorakit.save_adapter(loaded.attachment, tmp_path / "second")
+    state = lorakit.load(second).attachment.state()
+    assert all(torch.equal(state[name], value) for name, value in attachment.state().items())
+
+
+def test_an_adapter_among_several_is_not_saved(tmp_path):
+    model = _model()
+    saved = lorakit.save_adapter(lorakit.attach(_model()), tmp_path / "saved")
+    adapters = lorakit.Adapters(model)
+    adapters.add("one", saved)
+    with pytest.raises(InputError):
+        lorakit.save_adapter(adapters.attachment("one"), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_another_base_is_refused(tmp_path):
     attachment = lorakit.attach(_model(), train_also=["classifier"])
     lorakit.save_adapter(attachment, tmp_path / "adapter")
