@@ -87,7 +87,7 @@ def table(name: str) -> str:
 
 
 def summary(spec: dict[str, Any]) -> str:
-    """The numbers of what `scripts/keep_analysis.py` kept, a row for each run or weight."""
+    """The numbers of what `scripts/keep.py` kept, a row for each run or weight."""
     rows = []
     for file in spec["analysis"]:
         of = json.loads((RESULTS / file).read_text("utf-8"))["summary"]

@@ -106,7 +106,7 @@ def test_a_wrong_number_would_be_found(known):
 
 @pytest.mark.parametrize("runs", ["--runs /home/me/runs", "--runs=/home/me/runs"])
 def test_a_command_is_kept_without_places(runs):
-    keep = load_module(ROOT / "scripts" / "keep_result.py")
+    keep = load_module(ROOT / "scripts" / "keep.py")
     command = f"lorakit train /home/me/e2e.yaml model.name=/home/me/base {runs} train.epochs=1"
     assert keep.without_places(command) == "lorakit train e2e.yaml train.epochs=1"
 
