@@ -75,7 +75,7 @@ def _tested(first: RunGroup, second: RunGroup, resamples: int) -> dict[str, Diff
     ids = list(first.predictions[0])
     # as many seeds as both runs have
     pairs = zip(first.predictions, second.predictions, strict=False)
-    weighted = [_weighted(task if scores else None, ids, pair, losses) for pair in pairs]
+    weighted = [_weighted(task, ids, pair, scores, losses) for pair in pairs]
     return over_examples(weighted, len(ids), resamples)
 
 
@@ -137,16 +137,16 @@ def _changed_predictions(rows: Sequence[Compared], split: str) -> Iterator[str]:
 
 
 def _weighted(
-    task: Any, ids: Sequence[str], pair: tuple[Predictions, Predictions], losses: bool
+    task: Any, ids: Sequence[str], pair: tuple[Predictions, Predictions], scores: bool, losses: bool
 ) -> Weighted:
     """The task's metrics, and those of each group of examples, on both runs' predictions.
 
-    task: None where no metric of it can be computed. losses: with the loss of the references. The
-    weights are those of all examples of the first run in the order of `ids`, then of all examples
-    of the second.
+    scores, losses: with the task's metrics, and with the loss of the references. The weights are
+    those of all examples of the first run in the order of `ids`, then of all examples of the
+    second.
     """
     lines = [found[id] for found in pair for id in ids]
-    places = {} if task is None else _places(lines)
+    places = _places(lines) if scores else {}
     metrics: Mapping[str, Weighted] = {
         suffix: task.weighted(
             [lines[i]["prediction"] for i in part], [reference_of(lines[i]) for i in part]

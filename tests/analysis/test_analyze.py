@@ -247,15 +247,17 @@ def test_a_plain_model_of_the_hub_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("what", ["probe", "ablation"])
 def test_the_base_is_loaded_once(what, runs, lorakit_cli, tmp_path, monkeypatch):
+    run = runs["narrow"]  # trained here, which loads the base too
     loaded = []
-    load_source = _load.load_source
+    module = import_module("lorakit.bases.load")
+    load_weights = module._load_weights
     monkeypatch.setattr(
-        _load, "load_source", lambda *a, **k: loaded.append(a) or load_source(*a, **k)
+        module, "_load_weights", lambda *given: loaded.append(given) or load_weights(*given)
     )
     text = tmp_path / "text.txt"
     text.write_text("the juice was good\n")
     given = ["--text", text] if what == "probe" else ["--rows", 4]
-    done = lorakit_cli("analyze", what, runs["narrow"], *given, "--out", tmp_path)
+    done = lorakit_cli("analyze", what, run, *given, "--out", tmp_path)
     assert done.code == 0, done.err
     assert len(loaded) == 1
 
