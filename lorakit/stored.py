@@ -43,6 +43,12 @@ class RowSequence(Sequence[Value], ABC, Generic[Value]):
         return map(self._made, range(len(self)))
 
 
+def spread(values: Sequence[Value], most: int) -> list[Value]:
+    """At most `most` of the values, from all parts of their order: a file may be sorted."""
+    count = min(most, len(values))
+    return [values[i * len(values) // count] for i in range(count)]
+
+
 def values_of(count: int) -> Any:
     """Room for this number of JSON values, which are set in any order: a list, or in a file."""
     return [None] * count if count <= FEW else StoredValues(count)

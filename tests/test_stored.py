@@ -7,7 +7,7 @@ import pytest
 from lorakit import stored as module
 from lorakit.evaluation.answers import Answer, StoredAnswers, score_answers
 from lorakit.runs.lines import write_lines
-from lorakit.stored import MappedValues, StoredValues, mapped, stored, values_of
+from lorakit.stored import MappedValues, StoredValues, mapped, spread, stored, values_of
 from lorakit.tasks.text import Text
 
 VALUES = ["a", ["x", "y"], 0.1 + 0.2, None, "half \ud83d", {"k": [1, 2]}, "", True, 3]
@@ -86,3 +86,12 @@ def test_lines_that_fail_midway_leave_the_file_as_it_was(tmp_path):
         write_lines(file, failing())
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "found"),
+    [(5, 2, [0, 2]), (5, 3, [0, 1, 3]), (3, 8, [0, 1, 2]), (4, 4, [0, 1, 2, 3]), (0, 2, [])],
+)
+def test_a_part_is_spread_over_all_values(count, most, found):
+    """Also where there are fewer than twice as many as are wanted."""
+    assert spread(range(count), most) == found

@@ -39,6 +39,7 @@ from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
 from lorakit.report.table import NOTHING, Table
 from lorakit.runs.result import SeedResult
+from lorakit.stored import spread
 from lorakit.tasks import Head
 
 WITH_LIKELIHOODS = (Head.CLASSIFICATION, Head.CAUSAL)
@@ -143,10 +144,7 @@ def encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> Sequence[
     seed = run.source.trained_seed
     if split == recipe.task.train_split and seed is not None:
         examples = recipe.data.drawn(examples, seed)
-    # evenly spread: a file may be in the order of its labels
-    count = min(rows, len(examples))
-    chosen = [examples[i * len(examples) // count] for i in range(count)]
-    return encode(chosen, run.base.tokenizer, recipe.task.head, recipe.data)
+    return encode(spread(examples, rows), run.base.tokenizer, recipe.task.head, recipe.data)
 
 
 SCORES = (("after", "after"), ("gain", "after - before"), ("before", "before"))

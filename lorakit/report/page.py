@@ -29,6 +29,7 @@ from lorakit.report.table import (
 )
 from lorakit.report.template import fill
 from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
+from lorakit.stored import spread
 from lorakit.tasks import Task, tasks
 
 MAX_SAMPLES = 6
@@ -150,8 +151,7 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for same in (False, True):
         kind = [one for one in samples if one["same"] == same]
-        count = min(MAX_SAMPLES, len(kind))
-        found += [kind[i * len(kind) // count] for i in range(count)]
+        found += spread(kind, MAX_SAMPLES)
     return found
 
 

@@ -34,6 +34,7 @@ from lorakit.combining._site import STORED
 from lorakit.errors import AdapterError, InputError
 from lorakit.evaluation.answers import read_splits
 from lorakit.nn.linear import is_conv1d, is_embedding, is_quantized
+from lorakit.stored import spread
 from lorakit.training.loss import loss_sum
 from lorakit.verbs.combine.member import Member
 
@@ -117,8 +118,7 @@ def _examples(member: Member, base: Base, count: int) -> Sequence[Encoded]:
         )
     split = recipe.task.train_split
     rows = read_splits(recipe.task, recipe.data, [split])[split]
-    step = max(1, len(rows) // count)
-    return encode_cached(rows[::step][:count], base.tokenizer, recipe.task.head, recipe.data)
+    return encode_cached(spread(rows, count), base.tokenizer, recipe.task.head, recipe.data)
 
 
 def gradient_signs(

@@ -20,6 +20,7 @@ from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.examiner import Examiner
 from lorakit.runs.source import Source
+from lorakit.stored import spread
 from lorakit.tasks import Head
 from lorakit.verbs.plain import read_plain
 from lorakit.verbs.proof import logits_of
@@ -74,9 +75,8 @@ class MergeProbe:
         split = next(iter(recipe.task.eval_splits), recipe.task.train_split)
         try:
             rows = read_splits(recipe.task, recipe.data, [split])[split]
-            step = max(1, len(rows) // examples)
             # all rows of a slice may be dropped (data.too_long)
-            examiner = Examiner(recipe, base, {split: rows[::step][:examples]})
+            examiner = Examiner(recipe, base, {split: spread(rows, examples)})
         except DataError as error:
             self.why = f"random tokens, because the {split} data is not available ({error})"
             return None
