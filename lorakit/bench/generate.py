@@ -29,6 +29,7 @@ from lorakit.bench._best import BEST, measure_with_best, settings, with_attentio
 from lorakit.bench._models import ATTENTION, bare, fast
 from lorakit.bench._prompts import Prompts, prompts_of, real_base
 from lorakit.bench._texts import Texts, compared, theirs
+from lorakit.errors import InputError
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
 from lorakit.recipe.evaluate import Decode
@@ -55,6 +56,11 @@ class Generate(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         # PEFT also makes the merged model, so that all variants compute the same function
         require_peer(self.name, "peft")
+        if setting.weights == "checkpoint" and setting.layers is not None:
+            raise InputError(
+                f"--layers {setting.layers}: the checkpoint has its own number of layers; leave it "
+                "out, or take --weights random"
+            )
         torch.manual_seed(0)
         prompts = prompts_of(recipe, setting)
         wanted = recipe.decode.model_copy(

@@ -187,6 +187,13 @@ def test_a_condition_that_has_no_effect_is_refused_and_not_recorded(name):
     assert bench.reads == tuple(key for key in Setting().plain(bench.reads) if key in OTHER)
 
 
+@pytest.mark.peers
+def test_a_checkpoint_has_its_own_layers():
+    setting = Setting(against=(), layers=1, weights="checkpoint")
+    with pytest.raises(InputError, match="--layers 1"):
+        benches.get("generate").checked(_recipe("quickstart_generate"), setting)
+
+
 @pytest.mark.parametrize("name", ["loss", "generate"])
 def test_a_classification_is_refused(name):
     with pytest.raises(InputError, match="causal"):
