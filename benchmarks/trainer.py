@@ -49,8 +49,8 @@ from lorakit.tasks import Example
 
 STYLES = ("grouped", "tuned", "best:eager", "best:sdpa", "dynamic", "padded")
 BY_LENGTH = ("grouped", "tuned", "best:eager", "best:sdpa")
-TRAINER_KEYS = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
-"""Keys that the Trainer adds to the metrics of an evaluation."""
+TRAINER_KEYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
+"""What the Trainer adds to the metrics of an evaluation."""
 
 
 class Rows(torch.utils.data.Dataset):
@@ -91,14 +91,15 @@ def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict[str, Any]:
             rows, tokenizer = _rows(recipe)
         trainer = _trainer(recipe, model, arguments, rows, tokenizer, style)
         seconds = trainer.train().metrics["train_runtime"]
-    key = f"eval_{recipe.task.primary}"
+    split = f"eval_{recipe.task.eval_splits[0]}_"
+    key = f"{split}{recipe.task.primary}"
     epochs = [entry for entry in trainer.state.log_history if key in entry]
     best = max(epochs, key=lambda entry: entry[key])
     parts = clock.seconds | trainer.steps.seconds()
     parts["rest"] = time.process_time() - sum(parts.values())
     return {
         "seed": seed,
-        "scores": _scores(best),
+        "scores": _scores(best, split),
         "best_epoch": best["epoch"],
         "seconds": seconds,
         "parts": parts,
@@ -140,7 +141,8 @@ def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingAr
 def _rows(recipe: Recipe) -> tuple[dict[str, Rows], PreTrainedTokenizerBase]:
     task, data = recipe.task, recipe.data
     tokenizer = AutoTokenizer.from_pretrained(location(recipe.model.name))
-    splits = ("train", task.eval_splits[0])
+    # lorakit evaluates on all of them, too
+    splits = (task.train_split, *task.eval_splits)
     rows = {split: Rows(task.read(split, data), tokenizer, data.max_length) for split in splits}
     return rows, tokenizer
 
@@ -166,19 +168,16 @@ def _trainer(
     return WatchedTrainer(
         model,
         arguments,
-        train_dataset=rows["train"],
-        eval_dataset=rows[task.eval_splits[0]],
+        train_dataset=rows[task.train_split],
+        eval_dataset={split: rows[split] for split in task.eval_splits},
         data_collator=DataCollatorWithPadding(tokenizer, **padding),
         compute_metrics=metrics,
     )
 
 
-def _scores(entry: Mapping[str, float]) -> dict[str, float]:
-    return {
-        key.removeprefix("eval_"): value
-        for key, value in entry.items()
-        if key.startswith("eval_") and key not in TRAINER_KEYS
-    }
+def _scores(entry: Mapping[str, float], split: str) -> dict[str, float]:
+    found = {key.removeprefix(split): value for key, value in entry.items() if split in key}
+    return {key: value for key, value in found.items() if key not in TRAINER_KEYS}
 
 
 if __name__ == "__main__":

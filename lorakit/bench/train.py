@@ -46,6 +46,8 @@ class TrainBench(Bench):
         setting = replace(setting, recipe=(*setting.recipe, first_seed))
         is_causal = recipe.task.head is Head.CAUSAL
         tried, left_out = _scripts(setting.against, recipe.task.head)
+        if tried and not is_causal:
+            _refuse_other_evaluations(recipe)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
         for peer, ways in tried.items():
             modules |= {key_of(peer, said): words for said, words in ways.items()}
@@ -127,6 +129,20 @@ def _scripts(against: Sequence[str], head: Head) -> tuple[dict[str, dict[str, Wo
     if against and not found:
         raise InputError(f"bench train: {', '.join(against)} cannot train this recipe's head")
     return found, [peer for peer in against if peer not in found]
+
+
+def _refuse_other_evaluations(recipe: Recipe) -> None:
+    """InputError: lorakit would not evaluate as often as `benchmarks.trainer`, whose evaluations
+    count as training."""
+    evaluate = recipe.evaluate
+    often = f"every={evaluate.every:g}"
+    if evaluate.every_steps is not None:
+        often = f"every_steps={evaluate.every_steps}"
+    if often != "every=1":
+        raise InputError(
+            f"bench train: the recipe has evaluate.{often}, and the peers' script evaluates after "
+            "each epoch; add evaluate.every_steps=null evaluate.every=1"
+        )
 
 
 def _process(words: Words, setting: Setting) -> tuple[dict[str, Any], float]:

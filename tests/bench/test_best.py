@@ -143,6 +143,13 @@ def test_one_seed_is_trained_by_every_way(monkeypatch):
     assert {words[-1] for words in asked} == {"seeds=[5]"}
 
 
+@pytest.mark.parametrize("often", ["evaluate.every=0.5", "evaluate.every_steps=10"])
+def test_evaluations_that_peers_do_not_make_are_refused(often):
+    recipe = load_recipe("quickstart", [often]).recipe
+    with pytest.raises(InputError, match=often):
+        benches.get("train").run(recipe, Setting(against=("tuned",), recipe=("quickstart", often)))
+
+
 class _Uniform(torch.nn.Module):
     """A model that finds token 1 likelier than all others, whatever came before."""
 
