@@ -65,7 +65,7 @@ def _template_of(tokenizer: Tokenizer, tools: Tools) -> str:
     try:
         return tokenizer.get_chat_template(tools=tools)
     except ValueError:
-        names = ", ".join(sorted(tokenizer.chat_template))
+        names = ", ".join(sorted(tokenizer.chat_template or ()))
         raise TemplateError(
             f"of the tokenizer's templates ({names}) none is named default; give one with "
             "model.chat_template=FILE.jinja"

@@ -108,8 +108,9 @@ class ChatFiles(OwnFiles):
                 yield example
 
     def _read(self, form: Format, row: dict[str, Any], split: str) -> Chat | Continued:
-        if split in self.test_splits and is_missing(row.get(form.answer)):
-            row = {name: value for name, value in row.items() if name != form.answer}
+        answer = form.answer
+        if answer and split in self.test_splits and is_missing(row.get(answer)):
+            row = {name: value for name, value in row.items() if name != answer}
         return form.read(row, self.reading)
 
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:

@@ -95,7 +95,7 @@ class QuestionAnswering(OwnFiles):
         if isinstance(value, dict):
             texts = value.get("text")
             starts = value.get("answer_start") or []
-        if is_missing(texts):
+        if texts is None or is_missing(texts):
             texts = []
         if isinstance(texts, str):
             texts = [texts]

@@ -117,7 +117,7 @@ def _refuse_unwritable(pointer: Pointer, plain: bool, part: Part) -> None:
         config = read_config(spec)
     else:
         source = open_source(pointer)
-        spec = source.model(pointer)
+        spec = source.model
         config = configure(read_config(spec), spec, source.head, source.labels)
     Layout.of(config)
     if part != "adapter":
