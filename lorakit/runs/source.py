@@ -284,9 +284,12 @@ def _peft_config(adapter: AdapterFile | None) -> dict[str, Any]:
 
 
 def _own_template(adapter: Path) -> dict[str, str]:
-    """The chat template that was saved with the adapter."""
+    """The chat template that was saved with the adapter; none where there are several, which are
+    the base's own, since a recipe gives one."""
     file = adapter / "chat_template.jinja"
-    return {"chat_template": str(file)} if file.is_file() else {}
+    if not file.is_file() or (adapter / "additional_chat_templates").is_dir():
+        return {}
+    return {"chat_template": str(file)}
 
 
 def _place(path: str) -> Path:

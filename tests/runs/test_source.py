@@ -21,7 +21,7 @@ from lorakit.runs.lines import read_lines
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
 from lorakit.runs.seeds import choose_seed, find_adapter
-from lorakit.runs.source import load_source, open_source
+from lorakit.runs.source import _own_template, load_source, open_source
 
 
 @pytest.fixture
@@ -256,3 +256,13 @@ def test_outputs_are_counted_in_the_head_alone(tmp_path, kind, ends):
 def test_lines_are_read_as_far_as_they_are_whole(tmp_path, content, wanted):
     (tmp_path / "lines.jsonl").write_bytes(content)
     assert read_lines(tmp_path / "lines.jsonl") == wanted
+
+
+@pytest.mark.parametrize("names", [(), ("default",), ("default", "tool_use")])
+def test_one_template_is_the_adapters_and_several_are_the_bases(tokenizer, tmp_path, names):
+    """The one for chats with tools would be lost."""
+    made = tokenizer()
+    made.chat_template = dict.fromkeys(names, "{{ messages }}") or None
+    made.save_pretrained(tmp_path)
+    own = {"chat_template": str(tmp_path / "chat_template.jinja")}
+    assert _own_template(tmp_path) == (own if len(names) == 1 else {})
