@@ -74,8 +74,9 @@ def train(
     if processes.cpu:
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes.wanted
-    # launched processes run this function too, and must not launch again
-    if wanted > 1 and "WORLD_SIZE" not in os.environ:
+    # launched processes run this function too, and must not launch again; WORLD_SIZE alone is set
+    # by some clusters for a job of one process
+    if wanted > 1 and "LOCAL_RANK" not in os.environ:
         _prepare(loaded, given.recipe)
         on_cpu = processes.cpu or not visible_gpus()
         raise Exit(launch(wanted, on_cpu, processes.strategy))

@@ -356,6 +356,29 @@ def test_what_deepspeed_cannot_do_is_refused(stage, precision, skips, message):
         check_strategy(accelerator, precision, Train(skip_bad_steps=skips))
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_processes_are_launched_by_a_process_that_was_not(launched, monkeypatch, lorakit_cli):
+    """Some clusters set WORLD_SIZE=1 in a job of one process."""
+    done: list[str] = []
+
+    def train(*given):
+        done.append("train")
+        return None, None, None
+
+    monkeypatch.setattr("lorakit.cli.train._prepare", lambda *given: None)
+    monkeypatch.setattr("lorakit.cli.train.launch", lambda *given: done.append("launch") or 0)
+    monkeypatch.setattr("lorakit.cli.train._train", train)
+    monkeypatch.setattr("lorakit.cli.train._print", lambda *given: False)
+    monkeypatch.setattr("lorakit.cli.train._plain", lambda *given: {})
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LORAKIT_CPU", "1")
+    if launched:
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    lorakit_cli("train", "quickstart", "--processes", 2, "--cpu")
+    assert done == ["train" if launched else "launch"]
+
+
 def test_fsdp2_and_compiled_layers_are_refused():
     plugin = SimpleNamespace(cpu_ram_efficient_loading=False)
     accelerator: Any = SimpleNamespace(
