@@ -14,6 +14,7 @@ import torch
 
 import lorakit
 from lorakit.errors import AdapterError, DataError, InputError, RecipeError, TargetError
+from lorakit.runs.environment import environment
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 BASE = str(Path(lorakit.__file__).parent / "assets" / "tiny_encoder")
@@ -86,6 +87,19 @@ def test_every_public_name_can_be_imported():
     assert set(lorakit.__all__) <= set(dir(lorakit))
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         lorakit.nothing_of_that_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/usr/bin/lorakit", "lorakit train x"),
+        ("/lib/lorakit/__main__.py", "lorakit train x"),
+        ("/lib/ipykernel_launcher.py", None),
+    ],
+)
+def test_the_command_is_that_of_lorakit(monkeypatch, program, command):
+    monkeypatch.setattr(sys, "argv", [program, "train", "x"])
+    assert environment()["command"] == command
 
 
 def test_importing_lorakit_imports_no_torch():

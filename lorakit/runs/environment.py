@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from lorakit.shell import join
@@ -27,7 +28,8 @@ GIT_TIMEOUT_S = 5
 
 
 def environment() -> dict[str, Any]:
-    """The commit is of the working directory, None where that is not a git checkout."""
+    """The commit is of the working directory, None where that is not a git checkout; the command is
+    None where another program, such as a notebook, uses lorakit."""
     import torch
 
     from lorakit.training.processes import strategy
@@ -42,8 +44,13 @@ def environment() -> dict[str, Any]:
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "strategy": strategy(),
         "commit": _commit(),
-        "command": join(["lorakit", *sys.argv[1:]]),
+        "command": join(["lorakit", *sys.argv[1:]]) if _is_command() else None,
     }
+
+
+def _is_command() -> bool:
+    program = Path(sys.argv[0])
+    return program.stem == "lorakit" or program.parts[-2:] == ("lorakit", "__main__.py")
 
 
 # To look for a package reads the list of every folder of sys.path.
