@@ -97,7 +97,7 @@ def reproduce(
     facts = {"comparable": found.comparable, "counts": found.counts()}
     result = found.model_dump(mode="json") | facts
     give(result, options.as_json, comparison_table(found), options.form)
-    if item is not None:
+    if item is not None and not options.status:
         draw(options.runs / chosen.plan.name / f"{item.name}.svg", found)
     if not options.as_json:
         for note in found.notes:
