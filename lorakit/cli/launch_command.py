@@ -12,6 +12,11 @@ from lorakit.cli import app
 from lorakit.cli.options import Cpu, RecipeOptions, Runs, TrustRemoteCode, grouped
 from lorakit.cli.output import say
 from lorakit.cli.visible import show_exactly
+from lorakit.errors import InputError
+
+ADDRESS = "FIRST_HOST"
+MINUTES = 240
+"""Time limit of a job."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,26 @@ class MachineOptions:
         False
     )
     address: Annotated[
-        str, Option(help="HOST or HOST:PORT of one of the machines, where they meet.")
-    ] = "FIRST_HOST"
-    minutes: Annotated[int, Option(help="Time limit for Slurm, in minutes.", min=3)] = 240
+        str | None,
+        Option(
+            help="HOST or HOST:PORT of one of the machines, where they meet. Default: FIRST_HOST, "
+            "to be replaced."
+        ),
+    ] = None
+    minutes: Annotated[
+        int | None,
+        Option(help="With --slurm: time limit in minutes. Default: 240.", min=3, metavar="N"),
+    ] = None
+
+    def refuse_idle(self) -> None:
+        """InputError: an option without an effect."""
+        if self.slurm and self.address is not None:
+            raise InputError(
+                f"--address {self.address}: with --slurm the machines meet at the first of the "
+                "job; leave it out"
+            )
+        if not self.slurm and self.minutes is not None:
+            raise InputError(f"--minutes {self.minutes} belongs to --slurm; give --slurm too")
 
 
 @app.command(
@@ -47,6 +69,7 @@ def launch_command(
     from lorakit.studies.machines import Machines
     from lorakit.training.plan import share
 
+    asked.refuse_idle()
     loaded = given.load()
     machines = Machines(asked.nodes, asked.processes_per_node, cpu)
     settings = loaded.recipe.train
@@ -58,9 +81,9 @@ def launch_command(
     if trust_remote_code:
         arguments.append("--trust-remote-code")
     if asked.slurm:
-        show_exactly(machines.script(loaded.name, arguments, asked.minutes))
+        show_exactly(machines.script(loaded.name, arguments, asked.minutes or MINUTES))
         return
-    show_exactly(machines.torchrun(loaded.name, arguments, asked.address) + "\n")
+    show_exactly(machines.torchrun(loaded.name, arguments, asked.address or ADDRESS) + "\n")
     say(
         f"run this command on each of the {asked.nodes} machines; all of them need the folder "
         f"{runs}, the base model and the data at the same paths"

@@ -59,6 +59,12 @@ def test_the_line_is_that_of_every_machine(lorakit_cli):
     assert "on each of the 2 machines" in done.err
 
 
+@pytest.mark.parametrize("options", [("--slurm", "--address", "gpu7"), ("--minutes", 90)])
+def test_an_option_without_an_effect_is_refused(lorakit_cli, options):
+    done = lorakit_cli("launch-command", "quickstart", *options)
+    assert (done.code, done.out) == (2, "")
+
+
 def test_a_batch_that_cannot_be_shared_is_refused_before_it_waits_in_a_queue(lorakit_cli):
     done = lorakit_cli("launch-command", "quickstart", "--nodes", 3, "--slurm")
     assert (done.code, done.out) == (2, "")
