@@ -6,7 +6,7 @@ And the table of the family, which compares LoRA with the methods that came afte
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.report.table import Table
@@ -42,6 +42,14 @@ def _settings(number: int, about: str, where: str) -> PaperItem:
     return PaperItem(f"table{number}", about, "settings", "the paper's", cost)
 
 
+def _analysis(
+    name: str, about: str, needs: tuple[tuple[str, int], ...], what: str, **more: Any
+) -> PaperItem:
+    """An analysis of runs of table6."""
+    more = {"cost": f"{len(needs)} trainings", "table": "table6", **more}
+    return PaperItem(name, about, "analysis", ANALYSED, needs=needs, what=what, **more)
+
+
 # the same seed would give both A the same first values
 RANKS = (("qv_r8", 0), ("qv_r64", 1))
 SEEDS = (("qv_r64", 0), ("qv_r64", 1))
@@ -54,15 +62,11 @@ ITEMS = (
         "no training: 7 rounds of 6 models in 3 shapes",
         what="table1",
     ),
-    PaperItem(
+    _analysis(
         "table7",
         "what dW amplifies: norms of W in the directions of dW, r = 4 and 64",
-        "analysis",
-        ANALYSED,
-        "2 trainings",
-        table="table6",
-        needs=(("qv_r4", 0), ("qv_r64", 0)),
-        what="amplification",
+        (("qv_r4", 0), ("qv_r64", 0)),
+        "amplification",
         site="query",
     ),
     _settings(9, "settings of RoBERTa on GLUE", "glue_mnli"),
@@ -79,25 +83,9 @@ ITEMS = (
         "the trainings of table15",
         table="table15",
     ),
-    PaperItem(
-        "figure3",
-        "directions that r = 8 and r = 64 share, middle layer",
-        "analysis",
-        ANALYSED,
-        "2 trainings",
-        table="table6",
-        needs=RANKS,
-        what="subspace",
-    ),
-    PaperItem(
-        "figure4",
-        "directions that two seeds of r = 64 share, middle layer",
-        "analysis",
-        ANALYSED,
-        "2 trainings",
-        table="table6",
-        needs=SEEDS,
-        what="subspace",
+    _analysis("figure3", "directions that r = 8 and r = 64 share, middle layer", RANKS, "subspace"),
+    _analysis(
+        "figure4", "directions that two seeds of r = 64 share, middle layer", SEEDS, "subspace"
     ),
     PaperItem(
         "figure5",
@@ -107,37 +95,27 @@ ITEMS = (
         "no training: 7 rounds of 10 models in 18 shapes",
         what="figure5",
     ),
-    PaperItem(
+    _analysis(
         "figure6",
         "figure3 in four layers",
-        "analysis",
-        ANALYSED,
-        "2 trainings, those of figure3",
-        table="table6",
-        needs=RANKS,
-        what="subspace",
+        RANKS,
+        "subspace",
+        cost="2 trainings, those of figure3",
         layers=4,
     ),
-    PaperItem(
+    _analysis(
         "figure7",
         "figure4 in four layers",
-        "analysis",
-        ANALYSED,
-        "2 trainings, those of figure4",
-        table="table6",
-        needs=SEEDS,
-        what="subspace",
+        SEEDS,
+        "subspace",
+        cost="2 trainings, those of figure4",
         layers=4,
     ),
-    PaperItem(
+    _analysis(
         "figure8",
         "directions that dW shares with W, query",
-        "analysis",
-        ANALYSED,
-        "3 trainings",
-        table="table6",
-        needs=(("qv_r4", 0), ("qv_r8", 0), ("qv_r64", 0)),
-        what="base_overlap",
+        (("qv_r4", 0), ("qv_r8", 0), ("qv_r64", 0)),
+        "base_overlap",
         site="query",
     ),
     PaperItem(
