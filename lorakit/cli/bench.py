@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Exit, Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, RecipeOptions, TableFormat, comma_separated, grouped
+from lorakit.cli.options import Json, RecipeOptions, TableFormat, comma_separated, grouped
 from lorakit.cli.output import give, say
 from lorakit.cli.visible import show
 from lorakit.errors import InputError
@@ -97,7 +97,7 @@ def bench(
         str, Argument(help="Benchmark: step, loss, train, memory, ...", metavar="WHAT")
     ],
     options: SettingOptions,
-    form: TableFormat = Format.plain,
+    form: TableFormat = "plain",
     picture: Annotated[
         Path | None, Option(help="SVG file that the picture is written to.", metavar="FILE")
     ] = None,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,11 +18,6 @@ from lorakit.registry import Registry
 
 if TYPE_CHECKING:
     from lorakit.verbs.combine import CombinedAdapter
-
-
-class SpaceName(str, Enum):
-    core = "core"
-    full = "full"
 
 
 _OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
@@ -46,7 +40,7 @@ class RuleOptions:
         ),
     ] = "sum"
     space: Annotated[
-        SpaceName | None,
+        Literal["core", "full"] | None,
         typer.Option(help="core: the small matrices of Core Space; full: dW. Default: the rule's."),
     ] = None
     rank: Annotated[
@@ -111,7 +105,7 @@ def combine(
         ],
         weights=[weight for _, weight in given],
         how=rule.how,
-        space=None if rule.space is None else rule.space.value,
+        space=rule.space,
         rank=rule.rank,
         head=rule.head,
         seed=rule.seed,

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, TableFormat
+from lorakit.cli.options import Json, TableFormat
 from lorakit.cli.output import by_reason, give, say
 
 
@@ -25,7 +25,7 @@ def compare(
     resamples: Annotated[
         int, Option(help="Number of resamples of the examples.", min=100)
     ] = 10_000,
-    form: TableFormat = Format.plain,
+    form: TableFormat = "plain",
     as_json: Json = False,
 ) -> None:
     """Test whether the difference between runs is more than chance, over examples and seeds."""

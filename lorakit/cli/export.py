@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -23,32 +22,11 @@ if TYPE_CHECKING:
     from lorakit.verbs.few_bits import Stored
 
 
-class ExportForm(str, Enum):
-    lora = "lora"
-    peft = "peft"
-    native = "native"
-    vllm = "vllm"
-    mlx = "mlx"
-    gguf = "gguf"
-    merged = "merged"
-
-
+ExportForm = Literal["lora", "peft", "native", "vllm", "mlx", "gguf", "merged"]
 UNCHANGED_FORMS = ("mlx", "gguf", "merged")
 """Forms in which --rank and --damp-intruders do nothing."""
 BITS_FORMS = ("lora", "peft", "native")
 """Forms that lorakit reads in few bits."""
-
-
-class GgufPart(str, Enum):
-    merged = "merged"
-    adapter = "adapter"
-    both = "both"
-
-
-class NumberType(str, Enum):
-    f32 = "f32"
-    f16 = "f16"
-    q8_0 = "q8_0"
 
 
 @dataclass(frozen=True)
@@ -56,14 +34,14 @@ class GgufOptions:
     """What goes into a GGUF."""
 
     part: Annotated[
-        GgufPart | None,
+        Literal["merged", "adapter", "both"] | None,
         Option(
             help="With --as gguf: the merged model (the default), the adapter, or both.",
             show_default=False,
         ),
     ] = None
     type: Annotated[
-        NumberType | None,
+        Literal["f32", "f16", "q8_0"] | None,
         Option(
             help="With --as gguf: type of the numbers (default f16). q8_0: 8 bits with a scale for "
             "32 numbers.",
@@ -159,7 +137,7 @@ def export(
             "method. native: lorakit's file. vllm: plain LoRA by vLLM's rules. mlx: mlx-lm's "
             "adapter. gguf: for llama.cpp and Ollama. merged: as `lorakit merge`.",
         ),
-    ] = ExportForm.lora,
+    ] = "lora",
     to: Annotated[Path, Option(help="Folder to write; empty, or not there yet.", metavar="DIR")],
     examples: Annotated[
         int, Option(help="Number of validation examples to compare on.", min=1, metavar="N")
@@ -190,10 +168,10 @@ def export(
     _refuse_options_of_others(form, gguf, change, few.bits)
     few.refuse_halves()
     pointer = pointed.pointer()
-    if form is ExportForm.merged:
+    if form == "merged":
         _merged(pointer, to, examples, as_json)
         return
-    if form is ExportForm.gguf:
+    if form == "gguf":
         _gguf(pointer, to, gguf, examples, as_json)
         return
     plan = ExportPlan(examples, change, few.bits)
@@ -211,11 +189,11 @@ def _refuse_options_of_others(
     """InputError: an option that the form does not have."""
     given = {"--part": gguf.part, "--type": gguf.type}
     for option, value in given.items():
-        if value is not None and form is not ExportForm.gguf:
-            raise InputError(f"{option} {value.value} belongs to --as gguf, not {form.value}")
-    if change is not None and form.value in UNCHANGED_FORMS:
-        raise InputError(f"--damp-intruders and --rank do not go with --as {form.value}")
-    if bits is not None and form.value not in BITS_FORMS:
+        if value is not None and form != "gguf":
+            raise InputError(f"{option} {value} belongs to --as gguf, not {form}")
+    if change is not None and form in UNCHANGED_FORMS:
+        raise InputError(f"--damp-intruders and --rank do not go with --as {form}")
+    if bits is not None and form not in BITS_FORMS:
         raise InputError(f"--bits {bits} belongs to --as {' or '.join(BITS_FORMS)}")
 
 
@@ -223,9 +201,9 @@ def _adapter(pointer: Pointer, form: ExportForm, to: Path, plan: ExportPlan) -> 
     from lorakit.verbs.export import export as run_export
     from lorakit.verbs.export_mlx import export_mlx
 
-    if form is ExportForm.mlx:
+    if form == "mlx":
         return export_mlx(pointer, to, plan.examples)
-    return run_export(pointer, form.value, to, plan)  # type: ignore[arg-type]
+    return run_export(pointer, form, to, plan)  # type: ignore[arg-type]
 
 
 def _together(
@@ -236,7 +214,7 @@ def _together(
     assert few.others is not None
     pointers = [pointer, *(replace(pointer, path=path) for path in few.others)]
     mean_bits = few.mean_bits or MEAN_BITS
-    found = export_together(pointers, form.value, to, plan, mean_bits)  # type: ignore[arg-type]
+    found = export_together(pointers, form, to, plan, mean_bits)  # type: ignore[arg-type]
     for one in found.adapters:
         _print(one)
     say(
@@ -258,9 +236,9 @@ def _merged(pointer: Pointer, to: Path, examples: int, as_json: bool) -> None:
 def _gguf(pointer: Pointer, to: Path, options: GgufOptions, examples: int, as_json: bool) -> None:
     from lorakit.verbs.export_gguf import export_gguf
 
-    part = options.part or GgufPart.merged
-    kind = options.type or NumberType.f16
-    found = export_gguf(pointer, to, part.value, kind.value, examples)
+    part = options.part or "merged"
+    kind = options.type or "f16"
+    found = export_gguf(pointer, to, part, kind, examples)
     _print_gguf(found)
     give(found.plain(), as_json)
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Literal
 
 from lorakit.children import SIGNALED, STATUS_FILE, STOPPED, Ending, end_with_parent, signal_name
 from lorakit.cli.output import say
@@ -22,12 +22,8 @@ LAUNCHER_KILL_TIMEOUT_S = 60
 """From a forwarded signal until the launcher is killed. torchrun kills its processes after 30 s."""
 
 
-class Strategy(str, Enum):
-    """What the processes share: a file in configs/accelerate/."""
-
-    ddp = "ddp"
-    fsdp2 = "fsdp2"
-    zero2 = "zero2"
+Strategy = Literal["ddp", "fsdp2", "zero2"]
+"""What the processes share: a file in configs/accelerate/."""
 
 
 def visible_gpus() -> int:
@@ -40,7 +36,7 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
+def launch(processes: int, cpu: bool, strategy: Strategy = "ddp") -> int:
     """Run this command in `processes` processes, and show the command. Returns the exit code.
 
     ChildError: the first process that failed, with its message and exit code. Stopped: a signal
@@ -82,7 +78,7 @@ def _settings(cpu: bool, strategy: Strategy) -> dict[str, str]:
     settings = {}
     if cpu and visible_gpus():
         settings["CUDA_VISIBLE_DEVICES"] = ""
-    if cpu and strategy is Strategy.zero2:
+    if cpu and strategy == "zero2":
         # without it DeepSpeed prints to stdout, in the launcher too, that it found no other device
         settings["DS_ACCELERATOR"] = "cpu"
     return settings
@@ -103,7 +99,7 @@ def _defaults(processes: int, cpu: bool) -> dict[str, str]:
 def _config(strategy: Strategy) -> Path:
     from lorakit.recipe.shipped import shipped
 
-    file = shipped("configs") / "accelerate" / f"{strategy.value}.yaml"
+    file = shipped("configs") / "accelerate" / f"{strategy}.yaml"
     if file.is_relative_to(Path.cwd()):
         return file.relative_to(Path.cwd())
     return file

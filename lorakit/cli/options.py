@@ -9,11 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -23,6 +22,10 @@ from lorakit.errors import InputError
 if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
     from lorakit.runs.pointer import Pointer
+
+
+Format = Literal["plain", "markdown", "md", "csv", "latex", "html"]
+"""How a table is written; `md` is short for markdown."""
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,17 +52,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-class Format(str, Enum):
-    """How a table is written; `md` is short for markdown."""
-
-    plain = "plain"
-    markdown = "markdown"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
 
 
 def completed_by(module: str, function: str) -> Callable[[str], list[str]]:
@@ -173,7 +165,7 @@ AnyBase = Annotated[
 class TableOptions:
     """How a table is printed."""
 
-    form: TableFormat = Format.plain
+    form: TableFormat = "plain"
     as_json: Json = False
 
 

@@ -91,15 +91,12 @@ def give_scored(found: CombinedAdapter | Rebased, to: Path, form: Format, as_jso
 
 
 def give(
-    result: Mapping[str, Any],
-    as_json: bool,
-    table: Table | None = None,
-    form: Format = Format.plain,
+    result: Mapping[str, Any], as_json: bool, table: Table | None = None, form: Format = "plain"
 ) -> None:
     """Print the result on stdout: as JSON if --json was given, else its table if it has one."""
     if not as_json:
         if table is not None:
-            writer = "markdown" if form is Format.md else form.value
+            writer = "markdown" if form == "md" else form
             show(getattr(table, writer)().rstrip("\n"))
         return
     # of several processes, one prints the result

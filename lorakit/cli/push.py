@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
@@ -16,24 +15,18 @@ if TYPE_CHECKING:
     from lorakit.verbs.push import Push, PushSettings
 
 
-class PushPart(str, Enum):
-    adapter = "adapter"
-    merged = "merged"
-    both = "both"
-
-
 @dataclass(frozen=True)
 class PushOptions:
     """What goes to which repository."""
 
     to: Annotated[str, Option(help="Repository on the hub: OWNER/NAME.", metavar="OWNER/NAME")]
     part: Annotated[
-        PushPart,
+        Literal["adapter", "merged", "both"],
         Option(
             help="adapter: the adapter's files. merged: the merged model. both: the merged model, "
             "and the adapter in the folder `adapter`."
         ),
-    ] = PushPart.adapter
+    ] = "adapter"
     public: Annotated[
         bool, Option("--public", help="Let everybody read it. A new repository is private.")
     ] = False
@@ -48,7 +41,7 @@ class PushOptions:
         """The request as the verb takes it."""
         from lorakit.verbs.push import PushSettings
 
-        return PushSettings(self.to, self.part.value, self.public, self.dry_run, self.dtype)
+        return PushSettings(self.to, self.part, self.public, self.dry_run, self.dtype)
 
 
 @app.command(epilog="Example: lorakit push runs/my-run --to me/my-adapter --dry-run")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +16,6 @@ from lorakit.errors import InputError
 if TYPE_CHECKING:
     from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import Rebased
-
-
-class Sign(str, Enum):
-    mean = "mean"
-    vote = "vote"
 
 
 @dataclass(frozen=True)
@@ -38,11 +32,11 @@ class GradFixOptions:
         ),
     ] = None
     sign: Annotated[
-        Sign,
+        Literal["mean", "vote"],
         typer.Option(
             help="With --gradfix. mean: the sign of the mean gradient. vote: that of most examples."
         ),
-    ] = Sign.mean
+    ] = "mean"
     rank: Annotated[
         int | None,
         typer.Option(
@@ -58,8 +52,8 @@ class GradFixOptions:
         from lorakit.verbs.gradfix import GradFix
 
         if self.gradfix is not None:
-            return GradFix(self.gradfix, self.sign.value, self.rank)
-        if self.rank is not None or self.sign is not Sign.mean:
+            return GradFix(self.gradfix, self.sign, self.rank)
+        if self.rank is not None or self.sign != "mean":
             raise InputError("--sign and --rank choose how --gradfix masks; give --gradfix N too")
         return None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, TableFormat
+from lorakit.cli.options import Json, TableFormat
 from lorakit.cli.output import give, say
 from lorakit.cli.study import give_study
 
@@ -18,7 +18,7 @@ def report(
     results: Annotated[
         list[Path], Argument(help="Run folders, result.json files, or the folder of a study.")
     ],
-    form: TableFormat = Format.plain,
+    form: TableFormat = "plain",
     as_json: Json = False,
 ) -> None:
     """Show the table of one run or study, or of several runs.

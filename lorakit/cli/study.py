@@ -65,7 +65,7 @@ class StudyOptions:
     status: Annotated[
         bool, Option("--status", help="Print the state of the runs, and start none.")
     ] = False
-    form: TableFormat = Format.plain
+    form: TableFormat = "plain"
     trust_remote_code: TrustRemoteCode = False
     as_json: Json = False
 

@@ -41,7 +41,7 @@ class ProcessOptions:
             help="What the processes share: gradients (ddp), or also the model and the optimizer "
             "in parts."
         ),
-    ] = Strategy.ddp
+    ] = "ddp"
     cpu: Cpu = False
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -12,7 +13,7 @@ from lorakit.cli.output import give_scored
 from lorakit.verbs.combine.scores import TaskScores
 
 
-@pytest.mark.parametrize("form", list(Format))
+@pytest.mark.parametrize("form", get_args(Format))
 def test_a_table_of_scores_is_written(capsys, form):
     scores = TaskScores(
         tasks={"a": "glue/mrpc validation accuracy"},
