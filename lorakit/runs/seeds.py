@@ -36,6 +36,14 @@ def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
     return _best(run, found)
 
 
+def adapter_of(folder: Path) -> Path:
+    """The adapter folder of a run, which is that of its best seed, or of a seed; any other folder
+    is itself one. RecipeError: as for `choose_seed`."""
+    if is_run(folder) or is_seed(folder):
+        return choose_seed(folder, None)[0] / "adapter"
+    return folder
+
+
 def _trained_seeds(run: Path) -> dict[int, Path]:
     folders = [adapter.parent for adapter in run.glob("seed*/adapter")]
     numbers = {folder: folder.name.removeprefix("seed") for folder in folders}
@@ -73,16 +81,14 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     is none.
     """
     path = Path(name_or_path)
-    if is_run(path) or is_seed(path):
-        return choose_seed(path, None)[0] / "adapter"
     if path.is_dir():
-        return path
+        return adapter_of(path)
     stem = name_or_path.replace("/", "-")
     finished = [run for run in runs_named(runs, stem) if (run / "result.json").is_file()]
     ranked = [(_fits(run, of), (run / "result.json").stat().st_mtime, run) for run in finished]
     fit, _, best = max(ranked, default=(0, 0.0, path))
     if fit:
-        return choose_seed(best, None)[0] / "adapter"
+        return adapter_of(best)
     known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
     but = ""
     if of is not None and finished:

@@ -226,15 +226,11 @@ class Adapters:
 
 def _read(source: str | Path | AdapterFile) -> AdapterFile:
     from lorakit.adapters.files import AdapterFile, read_adapter
-    from lorakit.runs.folder import is_run, is_seed
-    from lorakit.runs.seeds import choose_seed
+    from lorakit.runs.seeds import adapter_of
 
     if isinstance(source, AdapterFile):
         return source
-    folder = Path(source)
-    if is_run(folder) or is_seed(folder):
-        folder = choose_seed(folder, None)[0] / "adapter"
-    return read_adapter(folder)
+    return read_adapter(adapter_of(Path(source)))
 
 
 def _refuse_unfoldable(name: str, attachment: Attachment) -> None:

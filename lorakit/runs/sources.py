@@ -16,9 +16,8 @@ from lorakit.methods.insert._mixture import MixtureAttachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.overlay import ModelState
 from lorakit.nn.select import Roles
-from lorakit.runs.folder import is_run, is_seed
 from lorakit.runs.inputs import quick_digest
-from lorakit.runs.seeds import choose_seed
+from lorakit.runs.seeds import adapter_of
 
 
 def read_sources(method: Method, model: Any, roles: Roles) -> list[SourceAdapter]:
@@ -80,13 +79,10 @@ def _read(name: str) -> AdapterFile:
 
 
 def _folder(name: str) -> Path:
-    folder = Path(name)
     try:
-        if is_run(folder) or is_seed(folder):
-            return choose_seed(folder, None)[0] / "adapter"
+        return adapter_of(Path(name))
     except InputError as error:
         raise ModelError(f"method.adapters: {error}") from error
-    return folder
 
 
 def _source(file: AdapterFile, model: Any, roles: Roles) -> SourceAdapter:
