@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lorakit.config import Config
+from lorakit.config import Config, one_or_many
 from lorakit.errors import RecipeError
 from lorakit.recipe.override import as_override, as_text
 from lorakit.recipe.problems import describe, listing, mark_of
@@ -84,16 +84,10 @@ def _one_line(value: str) -> str:
     return value
 
 
-def _list_of_names(value: Any) -> Any:
-    if isinstance(value, str):
-        return [value]
-    return value
-
-
 OneLine = Annotated[str, AfterValidator(_one_line)]
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 RecipeNames = Annotated[
-    tuple[str, ...], BeforeValidator(_list_of_names), Field(strict=False, min_length=1)
+    tuple[str, ...], BeforeValidator(one_or_many), Field(strict=False, min_length=1)
 ]
 Kind = Literal["methods", "inits", "optimizers"]
 """A registry whose plug-ins can be the cells of a study."""
