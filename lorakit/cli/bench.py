@@ -10,7 +10,7 @@ from typer import Argument, Exit, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, RecipeOptions, TableFormat, comma_separated, grouped
-from lorakit.cli.output import give, say
+from lorakit.cli.output import give, say, write_picture
 from lorakit.cli.visible import show
 from lorakit.errors import InputError
 
@@ -113,7 +113,6 @@ def bench(
     import torch
 
     from lorakit.bench import benches
-    from lorakit.runs.result import write_whole
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -124,8 +123,7 @@ def bench(
     if picture is not None:
         if measured.picture is None:
             raise InputError(f"bench {what} does not draw a picture; leave --picture out")
-        write_whole(picture, measured.picture.document)
-        say(f"picture: {picture}")
+        write_picture(picture, measured.picture)
     result = {
         "what": what,
         "recipe": loaded.name,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from lorakit.cli.screen import Screen
+    from lorakit.report.picture import Picture
     from lorakit.report.table import Table
     from lorakit.verbs.combine import CombinedAdapter
     from lorakit.verbs.rebase import Rebased
@@ -107,6 +108,16 @@ def give(
     if not can_show(text):
         text = json.dumps(_finite(result))
     show_exactly(text + "\n")
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write an SVG file, and print where it is. InputError: it cannot be written."""
+    from lorakit.runs.folder import make_folder
+    from lorakit.runs.result import write_whole
+
+    make_folder(path.parent)
+    write_whole(path, picture.document)
+    say(f"picture: {path}")
 
 
 def _finite(value: Any) -> Any:

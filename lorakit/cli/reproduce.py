@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import comma_separated, completed_by, grouped
-from lorakit.cli.output import give, say
+from lorakit.cli.output import give, say, write_picture
 from lorakit.cli.reproduce_item import ItemRequest, reproduce_item
 from lorakit.cli.study import StudyOptions, states, watching
-
-if TYPE_CHECKING:
-    from lorakit.studies.paper_result import PaperResult
 
 LIST = "list"
 """The word that asks for all names."""
@@ -98,21 +95,13 @@ def reproduce(
     result = found.model_dump(mode="json") | facts
     give(result, options.as_json, comparison_table(found), options.form)
     if item is not None and not options.status:
-        draw(options.runs / chosen.plan.name / f"{item.name}.svg", found)
+        from lorakit.studies.paper_picture import draw_by_parameters
+
+        picture = draw_by_parameters(found)
+        write_picture(options.runs / chosen.plan.name / f"{item.name}.svg", picture)
     if not options.as_json:
         for note in found.notes:
             say(f"note: {note}")
     launcher = options.launcher or chosen.plan.study.launcher
     if not options.status and is_incomplete(study, launcher):
         raise Exit(1)
-
-
-def draw(path: Path, found: PaperResult) -> None:
-    """Write Figure 2 from the table's state."""
-    from lorakit.runs.folder import make_folder
-    from lorakit.runs.result import write_whole
-    from lorakit.studies.paper_picture import draw_by_parameters
-
-    make_folder(path.parent)
-    write_whole(path, draw_by_parameters(found).document)
-    say(f"picture: {path}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from typer import Exit
 
-from lorakit.cli.output import give, say
+from lorakit.cli.output import give, say, write_picture
 from lorakit.cli.study import StudyOptions, watching
 from lorakit.errors import InputError
 
@@ -38,6 +38,10 @@ class ItemRequest:
         base = f"-{self.selection.base}" if self.selection.base else ""
         return self.options.runs / f"{self.item.name}{base}"
 
+    @property
+    def picture(self) -> Path:
+        return self.folder / f"{self.item.name}.svg"
+
 
 def reproduce_item(request: ItemRequest) -> None:
     """Measure, or train and analyse, and print it."""
@@ -59,7 +63,6 @@ def _measure(request: ItemRequest) -> None:
 
     from lorakit.bench import Setting, benches
     from lorakit.recipe.load import load_recipe
-    from lorakit.runs.result import write_whole
     from lorakit.studies.paper_table import load_base
 
     selection, options = request.selection, request.options
@@ -82,9 +85,7 @@ def _measure(request: ItemRequest) -> None:
     for note in measured.notes:
         say(note)
     if measured.picture is not None:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(request.folder / f"{request.item.name}.svg", measured.picture.document)
-        say(f"picture: {request.folder / request.item.name}.svg")
+        write_picture(request.picture, measured.picture)
     result = {"name": request.item.name, **setting.plain(latency.reads), **measured.plain()}
     give(result, options.as_json, measured.tables[0], options.form)
     if not all(check.passed for check in measured.checks):
@@ -95,7 +96,6 @@ def _compare_all(request: ItemRequest) -> None:
     """Train a study of many methods, and compare each with the baseline."""
     from lorakit.compare.run import compare
     from lorakit.compare.significance import LEVEL
-    from lorakit.runs.result import write_whole
     from lorakit.studies.family import draw_family, family_of, family_table, runs_to_compare
     from lorakit.studies.plan import load_study
     from lorakit.studies.run import is_incomplete, look, run_study
@@ -122,9 +122,7 @@ def _compare_all(request: ItemRequest) -> None:
     found = family_of(study, differences, LEVEL)
     picture = draw_family(found)
     if picture is not None and not options.status:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(request.folder / f"{request.item.name}.svg", picture.document)
-        say(f"picture: {request.folder / request.item.name}.svg")
+        write_picture(request.picture, picture)
     if found.waiting:
         say(f"{len(found.waiting)} not complete: {', '.join(found.waiting)}")
     give(found.model_dump(mode="json"), options.as_json, family_table(found), options.form)
