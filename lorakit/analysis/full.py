@@ -193,9 +193,10 @@ def _scores(full: RunChanges, lora_runs: Sequence[str]) -> list[RunScore]:
             f"{runs[0].path} was trained on {runs[0].result.task}, and {full.path} on "
             f"{full.source.recipe.task.name}: their scores cannot be compared"
         )
+    scores = [run.score(full.name) for run in runs]
     for run in runs[1:]:
         run.refuse_unlike(runs[0])
-    return [run.score(full.name) for run in runs]
+    return scores
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lorakit.bench._best import Best
 from lorakit.bench._machine import machine
 from lorakit.bench._rounds import Ratio, Rounds
 from lorakit.errors import InputError, did_you_mean
+from lorakit.methods import Method
 from lorakit.methods.reparam._contract import Target
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Recipe
@@ -146,7 +147,7 @@ class Bench(ABC):
                 raise InputError(f"bench {self.name}: no peer {peer!r}{near} ({known})")
             require_peer(self.name, peer)
         if self.peers_train and not BUILT_IN.issuperset(setting.against):
-            refuse_other_lora(recipe)
+            refuse_other_lora(self.name, recipe)
         return self.run(recipe, setting)
 
     @abstractmethod
@@ -189,19 +190,24 @@ def require_peer(bench: str, peer: str) -> None:
     )
 
 
-def refuse_other_lora(recipe: Recipe) -> None:
+def refuse_other_lora(bench: str, recipe: Recipe) -> None:
     """InputError: the method is not LoRA as the peers train it, with one r and alpha."""
-    method = recipe.method
-    without = "; measure it with --against none"
+    why = _not_of_peers(recipe.method)
+    if why is not None:
+        raise InputError(f"bench {bench}: {why}; measure it with --against none")
+
+
+def _not_of_peers(method: Method) -> str | None:
     if not isinstance(method, LoRA):
-        raise InputError(f"peers train lora, and the recipe's method is {method.name}{without}")
-    own = [target.match for target in method.targets if isinstance(target, Target)]
-    if own:
-        raise InputError(f"peers have one r, and the target {own[0]} has its own{without}")
-    for name, field_ in LoRA.model_fields.items():
+        return f"peers train lora, and the recipe's method is {method.name}"
+    for target in method.targets:
+        if isinstance(target, Target):
+            return f"peers have one r and alpha, and the target {target.match} has its own"
+    for name, declared in LoRA.model_fields.items():
         value = getattr(method, name)
-        if name not in PEERS_HAVE and value != field_.get_default():
-            raise InputError(f"method.{name} is {value}, which peers do not have{without}")
+        if name not in PEERS_HAVE and value != declared.get_default():
+            return f"method.{name} is {value}, which peers do not have"
+    return None
 
 
 def load_peers() -> ModuleType:
