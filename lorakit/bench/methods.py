@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import as_trained, bare, fast, head_parameters, roles_of, train_head
+from lorakit.bench._models import as_trained, bare, fast, head_parameters, roles_of
 from lorakit.bench._rounds import Ratio, measure
 from lorakit.bench.step import random_batch
 from lorakit.errors import InputError, ModelError
@@ -117,9 +117,7 @@ def attached(base: nn.Module, method: Method) -> Attachment:
     if isinstance(method, Reparam):
         shared = {id(p): p for p in base.parameters()}
     model: nn.Module = fast(copy.deepcopy(base, shared))
-    train_head(model)
-    attachment = method.attach(model, roles_of(model))
-    train_head(attachment.model)
+    attachment = method.attach(model, roles_of(model), head_parameters(model))
     attachment.model.train()
     return attachment
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lorakit.bench import Setting, _base, benches
-from lorakit.bench._models import trained_models
+from lorakit.bench._models import bare, trained_models
 from lorakit.bench._rounds import Rounds, measure, saved_bytes
+from lorakit.bench.methods import attached
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
 from tests.commands import python
@@ -113,6 +114,13 @@ def test_peers_adapt_the_recipe_s_targets(name):
     assert len(places["lorakit"]) > 4
     assert not any("classifier" in place for place in places["lorakit"])
     assert places["peft"] == places["loralib"] == places["lorakit"]
+
+
+def test_a_head_trains_itself_and_is_not_adapted():
+    recipe = load_recipe("quickstart", ["method.targets=[all-linear]"]).recipe
+    found = attached(bare(recipe, 1, 0.0), recipe.method)
+    assert not any("classifier" in site.path for site in found.sites)
+    assert {name for name in found.trained() if name.startswith("classifier.")}
 
 
 @pytest.mark.parametrize(
