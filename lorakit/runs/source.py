@@ -130,7 +130,7 @@ def open_source(pointer: Pointer, to_write: bool = False) -> Source:
         folder = _from_hub(pointer.path)
         # two owners may have repositories of one name
         notebook = Path.cwd() / f"{pointer.path.replace('/', '-')}-eval"
-    if any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE)):
+    if _holds_adapter(folder):
         return _open_adapter(pointer, folder, notebook, to_write)
     if (folder / "config.json").is_file():
         return _open_model(pointer, folder, notebook, to_write)
@@ -142,8 +142,11 @@ def open_source(pointer: Pointer, to_write: bool = False) -> Source:
 
 def is_plain_model(folder: Path) -> bool:
     """Whether it is the folder of a model without an adapter, such as `lorakit merge` writes."""
-    adapter = (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file()
-    return (folder / "config.json").is_file() and not adapter
+    return (folder / "config.json").is_file() and not _holds_adapter(folder)
+
+
+def _holds_adapter(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE))
 
 
 def _open_run(pointer: Pointer, folder: Path) -> Source:

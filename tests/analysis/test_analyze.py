@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import lorakit
 from lorakit.adapters.attach import factors
-from lorakit.adapters.files import PEFT_FILE, read_adapter
+from lorakit.adapters.bits import BITS_FILE
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, PLAIN_FILE, read_adapter
 from lorakit.analysis import _load
 from lorakit.analysis._base import Request, refuse_two_bases
 from lorakit.analysis._load import AnalysedRun, load_changes
@@ -27,7 +28,7 @@ from lorakit.methods import methods
 from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
-from lorakit.runs.source import Source
+from lorakit.runs.source import Source, is_plain_model
 from tests.attaching import attach_saved
 
 
@@ -236,6 +237,14 @@ def test_an_adapter_next_to_a_config_of_its_base_is_read(runs, tmp_path):
     folder = Path(shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "mine"))
     (folder / "config.json").write_text("{}")
     assert load_changes(Pointer(str(folder)), ("lora",), False, SiteFilter()).rank == 2
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, PLAIN_FILE, BITS_FILE])
+def test_a_folder_with_an_adapter_is_no_plain_model(name, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert is_plain_model(tmp_path)
+    (tmp_path / name).touch()
+    assert not is_plain_model(tmp_path)
 
 
 def test_a_plain_model_of_the_hub_is_refused(monkeypatch):
