@@ -12,7 +12,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.options import BaseOptions, TableOptions, grouped
-from lorakit.cli.output import begin, console, give_scored, warn
+from lorakit.cli.output import give_scored, say
 from lorakit.errors import InputError
 from lorakit.registry import Registry
 
@@ -88,7 +88,6 @@ def combine(
     The result is plain LoRA in PEFT's format. It and each adapter alone are
     scored on each adapter's task.
     """
-    begin()
     from lorakit.runs.pointer import Pointer
     from lorakit.verbs.combine import CombineRequest
     from lorakit.verbs.combine import combine as run_combine
@@ -140,11 +139,10 @@ def _path_and_weight(word: str) -> tuple[str, float]:
 
 
 def _print(found: CombinedAdapter) -> None:
-    say = console().print
     parts = ", ".join(f"{name} {weight:g}" for name, weight in found.weights.items())
     space = f" in {found.space} space" if found.space else ""
     drawn = f", seed {found.seed}" if found.seed is not None else ""
-    say(f"{found.rule.name}{space}{drawn}: {parts}", markup=False)
+    say(f"{found.rule.name}{space}{drawn}: {parts}")
     low, high = found.ranks
     ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
     largest, mean = found.errors
@@ -153,10 +151,7 @@ def _print(found: CombinedAdapter) -> None:
         lost = (
             f"truncation error {largest:.3g} at most, {mean:.3g} in the mean (relative, Frobenius)"
         )
-    say(f"{len(found.sites)} weights, {ranks}; {lost}", markup=False)
+    say(f"{len(found.sites)} weights, {ranks}; {lost}")
     for note in found.notes:
-        say(note, markup=False)
-    say(found.head, markup=False)
-    for metric, why in found.scored.failed.items():
-        warn(f"{metric} is not computed: {why}")
-    say(f"adapter: {found.folder}", markup=False, soft_wrap=True)
+        say(note)
+    say(found.head)

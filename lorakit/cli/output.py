@@ -86,7 +86,11 @@ def rows_text(rows: Mapping[str, int]) -> str:
 
 
 def give_scored(found: CombinedAdapter | Rebased, to: Path, form: Format, as_json: bool) -> None:
-    """Print a written adapter as JSON, or the table of its scores, if its tasks are known."""
+    """Print a written adapter as JSON, or the table of its scores, if its tasks are known; first,
+    what was not computed, and where the adapter is."""
+    for metric, why in found.scored.failed.items():
+        warn(f"{metric} is not computed: {why}")
+    say(f"adapter: {to}")
     table = found.scored.table() if found.scored.tasks else None
     give({"adapter": str(to), **found.plain()}, as_json, table, form)
 

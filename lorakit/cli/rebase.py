@@ -10,7 +10,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.options import PointerOptions, TableOptions, grouped
-from lorakit.cli.output import begin, console, give_scored, warn
+from lorakit.cli.output import give_scored, say
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ def rebase(
     The change is kept as it is (fine-tuning transfer), or masked (--gradfix).
     It is scored on both bases, if its task is known.
     """
-    begin()
     from lorakit.verbs.rebase import rebase as run_rebase
 
     found = run_rebase(pointed.pointer(), onto, to, not no_eval, masked.plan())
@@ -92,20 +91,12 @@ def rebase(
 
 
 def _print(found: Rebased) -> None:
-    say = console().print
-    say(
-        f"{found.adapter}: from {found.before} to {found.after}, {found.sites} weights",
-        markup=False,
-    )
+    say(f"{found.adapter}: from {found.before} to {found.after}, {found.sites} weights")
     if found.gradfix is not None:
         say(
             f"GradFix: {found.gradfix['kept']:.1%} of the change is kept ({found.gradfix['sign']} "
             f"of {found.gradfix['examples']} examples), largest rank "
             f"{found.gradfix['largest_rank']}, truncation error "
-            f"{found.gradfix['truncation_error']:.3f}",
-            markup=False,
+            f"{found.gradfix['truncation_error']:.3f}"
         )
-    say(found.note, markup=False)
-    for metric, why in found.scored.failed.items():
-        warn(f"{metric} is not computed: {why}")
-    say(f"adapter: {found.folder}", markup=False, soft_wrap=True)
+    say(found.note)
