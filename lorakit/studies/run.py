@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -150,10 +150,13 @@ def _result(plan: Plan, states: list[CellState]) -> StudyResult:
 
 def _states(plan: Plan, runs: Path) -> list[CellState]:
     known = {cell.label: finished_seeds(cell, runs) for cell in plan.cells}
+    left = [cell for cell in plan.cells if len(known[cell.label]) < len(cell.seeds)]
+    alive = _alive([task_of(cell, plan, runs) for cell in left])
 
     def given_up(cell: Cell) -> bool:
-        record = task_of(cell, plan, runs).record()
-        return record is not None and record.has_failed
+        task = task_of(cell, plan, runs)
+        record = task.record()
+        return record is not None and record.has_failed and task.stem not in alive
 
     staged = stage(plan, lambda cell: known[cell.label], given_up)
     rows = []
@@ -161,15 +164,19 @@ def _states(plan: Plan, runs: Path) -> list[CellState]:
         found = known[one.cell.label]
         here = {seed: found[seed] for seed in one.cell.seeds if seed in found}
         rows.append((one, task_of(one.cell, plan, runs), here))
-    unfinished = [task for one, task, found in rows if len(found) < len(one.cell.seeds)]
-    alive: dict[JobTask, Alive] = {}
-    # the study may have been started with another launcher before
-    for name in launchers.names():
-        alive |= launchers.get(name).alive(unfinished)
     return [
-        CellState(one.cell, task, one.cell.folder(runs), found, alive.get(task), one.chosen)
+        CellState(one.cell, task, one.cell.folder(runs), found, alive.get(task.stem), one.chosen)
         for one, task, found in rows
     ]
+
+
+def _alive(tasks: Sequence[JobTask]) -> dict[Path, Alive]:
+    """Stem -> the state of those that a launcher has; the stem of a run is that of its trial."""
+    found: dict[Path, Alive] = {}
+    # the study may have been started with another launcher before
+    for name in launchers.names():
+        found |= {task.stem: state for task, state in launchers.get(name).alive(tasks).items()}
+    return found
 
 
 def write_study(folder: Path, study: StudyResult) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lorakit.studies.choice import trial_of
 from lorakit.studies.launchers import launchers
 from lorakit.studies.plan import load_study
 from lorakit.studies.plot import plot
@@ -335,6 +336,22 @@ class TestSlurmWithStandIns:
         here = run_study(plan, runs, "local", 2, lambda now: None)  # a study may go on elsewhere
         assert here.counts() == {"done": 2}
         assert not queue.with_name("submitted").exists()
+
+    def test_the_choice_waits_for_a_trial_that_is_queued_again(self, study, queue):
+        plan, runs = study(
+            "recipes: quickstart\nset: {train.max_steps: 12}\nseeds: [0, 1]\n"
+            "grid: {train.learning_rate: [1, 10]}\nchoose: train.learning_rate\n"
+        )
+        first, second = (task_of(trial_of(cell), plan, runs) for cell in plan.cells)
+        subprocess.run(second.command, check=True, timeout=60)
+        first.stem.parent.mkdir(parents=True)
+        first.begin()
+        first.end(1)
+        assert [cell.chosen for cell in look(plan, runs).cells] == [False, True]
+        first.job.write_text('{"job": "7_0"}')
+        queue.write_text("7_0|PENDING|Priority\n")
+        assert [cell.chosen for cell in look(plan, runs).cells] == [None, None]
+        assert look(plan, runs).counts() == {"done": 1, "waiting": 1}
 
     def test_what_sbatch_says_is_passed_on(self, study, queue, lorakit_cli):
         plan, runs = study(FOUR)
