@@ -10,6 +10,7 @@ from typer import Option
 from lorakit.cli import app
 from lorakit.cli.options import Json, PointerOptions, grouped
 from lorakit.cli.output import give, say, warn
+from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.verbs.push import Push, PushSettings
@@ -34,14 +35,21 @@ class PushOptions:
         bool, Option("--dry-run", help="Print the files; push nothing. Works offline.")
     ] = False
     dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"], Option(help="Type of the merged model's weights.")
-    ] = "fp32"
+        Literal["fp32", "bf16", "fp16"] | None,
+        Option(
+            help="With --part merged or both: type of the merged model's weights. Default: fp32."
+        ),
+    ] = None
 
     def settings(self) -> PushSettings:
-        """The request as the verb takes it."""
+        """The request as the verb takes it. InputError: --dtype without a merged model."""
         from lorakit.verbs.push import PushSettings
 
-        return PushSettings(self.to, self.part, self.public, self.dry_run, self.dtype)
+        if self.dtype is not None and self.part == "adapter":
+            raise InputError(
+                f"--dtype {self.dtype} is of a merged model; give --part merged or both too"
+            )
+        return PushSettings(self.to, self.part, self.public, self.dry_run, self.dtype or "fp32")
 
 
 @app.command(epilog="Example: lorakit push runs/my-run --to me/my-adapter --dry-run")

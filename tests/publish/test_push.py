@@ -97,6 +97,12 @@ def test_a_card_is_made_outside_of_the_folder(hub, lorakit_cli, adapter, tmp_pat
     assert sorted(folder.iterdir()) == before
 
 
+def test_a_dtype_is_of_a_merged_model(lorakit_cli, adapter):
+    done = lorakit_cli("push", adapter, "--to", "me/mine", "--dry-run", "--dtype", "bf16")
+    assert done.code == 2
+    assert "--dtype bf16" in done.err
+
+
 def test_offline_nothing_is_tried(lorakit_cli, adapter, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = lorakit_cli("push", adapter, "--to", "me/mine")

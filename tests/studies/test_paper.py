@@ -335,7 +335,7 @@ class TestChoosing:
             (("table1",), "no table 'table1'; did you mean 'table"),
             (
                 ("table2", "minlm"),
-                "no base 'minlm'; did you mean 'minilm'? (there are: minilm, qwen2_5_7b",
+                "no base 'minlm'; did you mean 'minilm'? (there are: minilm, mpnet, qwen2_5_7b",
             ),
             (("table2", None, ["base_lore"]), "no row 'base_lore'; did you mean 'base_lora'"),
             (
@@ -438,6 +438,7 @@ rows:
     ("base", "tables"),
     [
         ("minilm", ["table2"]),
+        ("mpnet", ["table2"]),
         ("qwen2_5_7b", ["table4", "table5", "table6", "table8", "table15", "table16"]),
         ("smollm2", ["table3", "table4", "table5", "table6", "table14", "table15", "table18"]),
     ],
