@@ -21,8 +21,10 @@ SHOWN_LABELS = 20
 
 def is_missing(value: object) -> bool:
     """Whether a value in a file says nothing: a null, a NaN, a blank text or an empty list."""
-    if isinstance(value, (str, list, tuple)):
-        return not (value.strip() if isinstance(value, str) else value)
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, (list, tuple)):
+        return not value
     return value is None or value != value
 
 

@@ -110,8 +110,8 @@ def _role(given: str, reading: Reading) -> str:
     if role is None:
         near = did_you_mean(given, known)
         raise DataError(
-            f"the role {given!r} is not known{near}; the task chat takes names of roles, as in "
-            f"task.roles={{{given}: user}}"
+            f"the role {given!r} is not known{near}; name it, as in "
+            f"task.roles={{{given}: user}} of the task chat"
         )
     return role
 
