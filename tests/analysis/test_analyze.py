@@ -248,7 +248,7 @@ def test_a_folder_with_an_adapter_is_no_plain_model(name, tmp_path):
 
 
 def test_a_plain_model_of_the_hub_is_refused(monkeypatch):
-    opened = Source("owner/model", None, None, Path("model-eval"))
+    opened = Source("owner/model", None, None, Model(name="owner/model"), Path("model-eval"))
     monkeypatch.setattr(_load, "open_source", lambda run: opened)
     with pytest.raises(AdapterError, match="owner/model"):
         load_changes(Pointer("owner/model"), None, True, SiteFilter())

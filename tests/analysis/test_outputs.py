@@ -336,11 +336,11 @@ def test_norms_of_any_method_are_those_of_the_run(runs, lorakit_cli, tmp_path):
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_damping_is_an_option_of_the_form_lora(runs, lorakit_cli, tmp_path):
+def test_damping_is_an_option_of_the_forms_that_keep_a_lora(runs, lorakit_cli, tmp_path):
     given = ["export", runs["narrow"], "--to", tmp_path / "to", "--damp-intruders", 0.5]
-    refused = lorakit_cli(*given, "--as", "native")
+    refused = lorakit_cli(*given, "--as", "merged")
     assert refused.code == InputError.exit_code
-    assert "native" in refused.err
+    assert "merged" in refused.err
     done = lorakit_cli(*given, "--json")
     assert done.code == 0, done.err
     assert done.json["damped"] >= 0

@@ -9,7 +9,7 @@ import torch
 
 from lorakit.adapters.expert_tensors import stacked, unstacked
 from lorakit.adapters.plain_lora import of_entire_modules
-from lorakit.analysis._sites import refuse_experts
+from lorakit.analysis._sites import refuse_unwatched
 from lorakit.errors import AdapterError, ModelError, TargetError
 from lorakit.methods import methods
 from lorakit.methods.reparam import Reparam
@@ -216,7 +216,7 @@ def test_what_does_not_support_experts_says_so(tiny):
     with pytest.raises(AdapterError):
         of_entire_modules([(site, b, a)])
     with pytest.raises(TargetError):
-        refuse_experts(attachment.sites)
+        refuse_unwatched(attachment.sites)
 
 
 def test_pefts_layout():
