@@ -137,12 +137,10 @@ def _finite(value: Any) -> Any:
 
 def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, float]:
     """The scores without those of failed metrics."""
-    groups = tuple(f"{name}_" for name in failed)  # `meteor_seen` is METEOR of one group
+    from lorakit.metrics import is_score_of
 
-    def is_lost(metric: str, value: float) -> bool:
-        return math.isnan(value) and (metric in failed or metric.startswith(groups))
-
-    return {metric: value for metric, value in scores.items() if not is_lost(metric, value)}
+    lost = {key for key in scores for name in failed if is_score_of(key, name)}
+    return {key: value for key, value in scores.items() if key not in lost or not math.isnan(value)}
 
 
 def by_reason(reasons: Mapping[str, str]) -> dict[str, str]:

@@ -39,14 +39,17 @@ def facts_of(name: str) -> Facts:
     return facts
 
 
-def lower_is_better(key: str) -> bool:
-    """Whether a lower value of this key is the better one.
+def is_score_of(key: str, metric: str) -> bool:
+    """Whether the key of a score is that of a metric, also of one group of examples (`bleu_seen`)
+    or on other tokens (`cider_approx`)."""
+    return key == metric or key.startswith(f"{metric}_")
 
-    key: of a score, also of one group of examples, such as `ter_unseen`.
-    """
+
+def lower_is_better(key: str) -> bool:
+    """Whether a lower value of this key, as `is_score_of` takes it, is the better one."""
     declared = (key for name in metrics.names() for key in facts_of(name).lower)
     lower = (*LIKELIHOOD_KEYS, *declared)
-    return any(key == one or key.startswith(f"{one}_") for one in lower)
+    return any(is_score_of(key, one) for one in lower)
 
 
 def __getattr__(name: str) -> Any:
@@ -77,6 +80,7 @@ __all__ = [
     "entities",
     "facts_of",
     "failures",
+    "is_score_of",
     "joined",
     "lower_is_better",
     "metric",

@@ -13,7 +13,7 @@ from typing import Any
 import lorakit
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, score_answers
-from lorakit.metrics import Failed, facts_of, metrics, without
+from lorakit.metrics import Failed, facts_of, is_score_of, metrics, without
 from lorakit.runs.predictions import checked_answer, json_objects, reference_of
 from lorakit.runs.result import SeedResult
 from lorakit.tasks import Task
@@ -106,7 +106,7 @@ def _scored(task: Task, answers: Sequence[Answer]) -> tuple[dict[str, float], di
 
 
 def _reason_of(metric: str, reasons: Mapping[str, str]) -> str | None:
-    return next((why for key, why in reasons.items() if _is_of(metric, key)), None)
+    return next((why for key, why in reasons.items() if is_score_of(metric, key)), None)
 
 
 def _is_long(answers: Iterable[Answer]) -> bool:
@@ -121,14 +121,9 @@ def _is_long(answers: Iterable[Answer]) -> bool:
     return False
 
 
-def _is_of(metric: str, key: str) -> bool:
-    """A group's metric is called KEY_GROUP, and one on other tokens KEY_approx."""
-    return metric == key or metric.startswith(f"{key}_")
-
-
 def _had_failed(seed: SeedResult, metric: str, value: float) -> bool:
     failed = [check.name.removeprefix("metric ") for check in seed.checks if not check.passed]
-    return math.isnan(value) and any(_is_of(metric, key) for key in failed)
+    return math.isnan(value) and any(is_score_of(metric, key) for key in failed)
 
 
 def _same(then: float, now: float) -> bool:
