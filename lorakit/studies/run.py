@@ -100,8 +100,8 @@ def run_study(
         after = look(plan, runs)
         write_study(folder, after)
     write_page_of(folder, after)
-    for cell in plan.cells:
-        if why := _waits_for_start(cell, runs):
+    for cell, now in zip(plan.cells, after.cells, strict=True):
+        if now.state != "done" and (why := _waits_for_start(cell, runs)):
             log.warning("%s waits: %s", cell.label, why)
     return after
 

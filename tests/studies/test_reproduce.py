@@ -364,6 +364,7 @@ def test_what_starts_from_another_run_waits_for_it(folder, lorakit_cli):
     assert both.code == 0, both.err
     assert "missing" not in both.out
     assert both.err.index("done  FT 2k, a") < both.err.index("running  LoRA 1.2k, b")
+    assert "waits" not in both.err
     study = StudyResult.read(folder / "runs" / "mine" / "study.json")
     assert study.counts() == {"done": 4}
     page = (folder / "runs" / "mine" / "report.html").read_text()
