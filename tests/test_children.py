@@ -126,7 +126,9 @@ def test_each_signal_has_a_name(number):
 def test_a_signal_that_was_ignored_stays_ignored():
     from lorakit.cli.launch import _forwarding
 
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = {signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    # a study that was stopped ignores it from then on
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with subprocess.Popen(["sleep", "60"]) as process, _forwarding(process) as received:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -134,4 +136,5 @@ def test_a_signal_that_was_ignored_stays_ignored():
             assert process.wait() == -signal.SIGTERM
         assert received == [signal.SIGTERM]
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -90,6 +90,15 @@ def test_several_at_a_time_need_another_launcher(two, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.fixture
+def sigterm():
+    """A study that SIGTERM stopped ignores it from then on; the next test has the handler again."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
 def test_sigterm_stops_the_run_and_the_study(two, tmp_path):
     def watch(found):
         if any(cell.state == "running" for cell in found.cells):
