@@ -119,6 +119,8 @@ class Bench(ABC):
     """Whether its peers train the recipe's LoRA."""
     reads: ClassVar[tuple[str, ...]] = ()
     """The fields of `Setting` that it reads besides ALWAYS; others are refused."""
+    draws: ClassVar[bool] = False
+    """Whether its result has a picture."""
 
     def checked(self, recipe: Recipe, setting: Setting) -> Measured:
         """`run`. InputError: a recipe or an option that does not fit this benchmark, a peer that it

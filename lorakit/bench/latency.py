@@ -74,6 +74,7 @@ class Latency(Bench):
     name = "latency"
     needs_lora = True
     reads = ("layers", "precision", "shapes", "bottlenecks")
+    draws = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         named, bottlenecks = GRIDS.get(setting.shapes or "table1", (setting.shapes, ()))

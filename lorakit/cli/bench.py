@@ -117,12 +117,12 @@ def bench(
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = benches.get(what)
+    if picture is not None and not chosen.draws:
+        raise InputError(f"bench {what} does not draw a picture; leave --picture out")
     setting = options.setting(chosen, given.words)
     measured = chosen.checked(loaded.recipe, setting)
     _print(measured)
-    if picture is not None:
-        if measured.picture is None:
-            raise InputError(f"bench {what} does not draw a picture; leave --picture out")
+    if picture is not None and measured.picture is not None:
         write_picture(picture, measured.picture)
     result = {
         "what": what,

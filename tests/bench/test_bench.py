@@ -56,6 +56,7 @@ def test_it_measures(name):
     bench = benches.get(name)
     measured = bench.checked(_recipe(RECIPES[name]), _setting(bench, against=bench.peers))
     assert measured.ratios
+    assert (measured.picture is not None) is bench.draws
     for ratio in measured.ratios:
         assert 0 < ratio.low <= ratio.median <= ratio.high
         assert ratio.rounds == 2
@@ -206,6 +207,15 @@ def test_a_checkpoint_has_its_own_layers():
 def test_a_classification_is_refused(name):
     with pytest.raises(InputError, match="causal"):
         benches.get(name).checked(_recipe("quickstart"), Setting(against=()))
+
+
+def test_a_picture_that_is_not_drawn_is_refused_before_the_measurement(lorakit_cli, monkeypatch):
+    def measure(*given):
+        raise AssertionError(given)
+
+    monkeypatch.setattr(_base.Bench, "checked", measure)
+    done = lorakit_cli("bench", "merge", "quickstart", "--picture", "merge.svg")
+    assert done.code == 2, done.err
 
 
 def test_rounds_rotate_and_the_first_is_not_counted():
