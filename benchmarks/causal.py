@@ -39,6 +39,7 @@ from lorakit.bench._parts import PartsClock
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.precision import resolve_precision
+from lorakit.tasks import Example
 
 
 class WatchedCausal(WatchedTraining, Trainer):
@@ -56,9 +57,8 @@ def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
         dtype=DTYPES[resolve_precision(recipe).model.dtype],
         attn_implementation=attention,
     )
-    pairs = [
-        (e.text, str(e.target)) for e in recipe.task.read(recipe.task.train_split, recipe.data)
-    ]
+    examples = recipe.task.read(recipe.task.train_split, recipe.data)
+    pairs = [(_prompt(e, tokenizer), str(e.target)) for e in examples]
     with tempfile.TemporaryDirectory() as folder:
         make = {"trainer": _trainer, "sft": _sft}[kind]
         with clock.part("tokenising"):
@@ -71,6 +71,11 @@ def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
     parts = clock.seconds | trainer.steps.seconds()
     parts["rest"] = time.process_time() - sum(s for name, s in parts.items() if name != "rest")
     return {"seed": seed, "scores": {}, "parts": parts, **trainer.counted()}
+
+
+def _prompt(example: Example, tokenizer: Any) -> str:
+    """The prompt; some tasks, as the paper's code, end it with the end-of-text token."""
+    return example.text + tokenizer.eos_token if example.eos else example.text
 
 
 def _encoded(pairs: list[tuple[str, str]], tokenizer: Any) -> list[dict[str, Any]]:
