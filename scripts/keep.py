@@ -17,7 +17,7 @@ import argparse
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -59,15 +59,23 @@ def kept_study(study: StudyResult) -> StudyResult:
     """The study with the names of its run folders, and without those of its base and data."""
     cells = []
     for cell in study.cells:
-        overrides = tuple(text for text in cell.overrides if not text.startswith(PLACES))
         changes = {
             "run": Path(cell.run).name,
             "log": None,
             "recipe": _name(cell.recipe),
-            "overrides": overrides,
+            "overrides": _without_places(cell.overrides),
         }
         cells.append(cell.model_copy(update=changes))
-    return study.model_copy(update={"file": Path(study.file).name, "cells": tuple(cells)})
+    changes = {
+        "file": Path(study.file).name,
+        "overrides": _without_places(study.overrides),
+        "cells": tuple(cells),
+    }
+    return study.model_copy(update=changes)
+
+
+def _without_places(overrides: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text in overrides if not text.startswith(PLACES))
 
 
 def _name(path: str) -> str:
