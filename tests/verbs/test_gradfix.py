@@ -179,7 +179,11 @@ def test_without_a_task_there_is_no_loss(member, later):
 
 @pytest.mark.parametrize(
     ("plan", "value"),
-    [(GradFix(0), "0"), (GradFix(4, rank=0), "0"), (GradFix(4, "most"), "most")],  # type: ignore[arg-type]
+    [
+        (GradFix(0), "0"),
+        (GradFix(4, rank=0), "0"),
+        (GradFix(4, "most"), "most"),  # type: ignore[arg-type]
+    ],
 )
 def test_a_value_that_is_not_possible(member, plan, value):
     with pytest.raises(InputError, match=value):

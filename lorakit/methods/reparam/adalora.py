@@ -115,7 +115,7 @@ class AdaLoRA(LowRank):
                 self._observe(d)
         sites = len(deltas)
         left = self.triplets_after(step, total, self.r * sites, self.final * sites)
-        # fewer than r of each site, where the run goes on from a file without removed triplets
+        # fewer than r of each site, where the run resumes from a file without removed triplets
         present = sum(len(d.E) for d in deltas.values())
         if left is not None and left < present:
             self._remove_all_but(left, deltas)
