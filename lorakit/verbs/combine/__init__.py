@@ -147,7 +147,7 @@ def combine(request: CombineRequest, to: Path) -> CombinedAdapter:
 def _how(request: CombineRequest) -> Combination:
     """The rule with its options, before an adapter is read."""
     if not request.pointers:
-        raise InputError("there is no adapter to combine; give one or more")
+        raise InputError("combine needs at least one adapter, and none is given")
     if request.rank is not None and request.rank < 1:
         raise InputError(f"--rank {request.rank}: a rank is 1 or more")
     rule = rule_of(request.how)
