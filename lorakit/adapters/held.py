@@ -17,6 +17,7 @@ from lorakit.methods import Attachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.nn.overlay import Overlay, replace_parameter, unchanged_on_error
 from lorakit.nn.select import Roles
+from lorakit.nn.settings import text_config
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _same_settings(model: Any) -> Iterator[None]:
 
     An adapter that holds one of two tied weights unties them, and its overlay has the other weight.
     """
-    configs = [model.config, model.config.get_text_config()]
+    configs = [model.config, text_config(model.config)]
     flags = [getattr(config, "tie_word_embeddings", None) for config in configs]
     try:
         yield

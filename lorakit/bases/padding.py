@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.nn.left_padding import pad_left
 from lorakit.nn.logits import head_outputs
+from lorakit.nn.settings import text_config
 from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ ROUNDED_TOLERANCE = 0.1
 
 def pad_of(config: PretrainedConfig) -> int | None:
     """The padding token by the configuration; a composite model's text part comes first."""
-    own = getattr(config.get_text_config(), "pad_token_id", None)
+    own = getattr(text_config(config), "pad_token_id", None)
     if own is not None:
         return own
     return getattr(config, "pad_token_id", None)
@@ -47,7 +48,7 @@ def fit_padding(model: Any, tokenizer: Tokenizer) -> None:
     pad = tokenizer.pad_token_id
     if pad is None or (pad_of(config) is not None and not _head_asks_config(model)):
         return
-    for part in (config, config.get_text_config()):
+    for part in (config, text_config(config)):
         if getattr(part, "pad_token_id", None) != pad:
             part.pad_token_id = pad
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -34,6 +33,7 @@ from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
+from lorakit.training.memory import peak_bytes, resident
 
 
 def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
@@ -42,7 +42,7 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
     `trained` is a number of parameters.
     """
     _import_all(way, recipe)
-    imported = _resident("VmRSS")
+    imported = resident()
     model, save = _WAYS[way](recipe, setting)
     batch, head = random_batch(recipe, model, setting), recipe.task.head
     lean = way == "lorakit" and head is Head.CAUSAL
@@ -150,18 +150,7 @@ def _forget_peak(device: str) -> None:
 
 
 def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")
-
-
-def _resident(what: str) -> int:
-    """Bytes in memory: now (VmRSS), or at the peak since the start or the last reset (VmHWM)."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        # not Linux: macOS counts in bytes, others in KiB
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import collate, encode_prompts
 from lorakit.bench._base import Setting
 from lorakit.evaluation.answers import read_splits
+from lorakit.nn.settings import text_config
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 
@@ -71,4 +72,4 @@ def _vocabulary(recipe: Recipe) -> int:
 
     spec = recipe.model
     config: Any = config_of_shape(spec) if spec.shape else read_config(spec)
-    return int(config.get_text_config().vocab_size)
+    return int(text_config(config).vocab_size)

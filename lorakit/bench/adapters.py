@@ -25,6 +25,7 @@ from lorakit.bench._best import Best, measure_with_best
 from lorakit.bench._models import copy_of, frozen_base, roles_of
 from lorakit.bench._rounds import Ratio, Rounds
 from lorakit.bench.merge import about_of
+from lorakit.nn.settings import text_config
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.several import Adapters
 
@@ -107,7 +108,7 @@ def _batch(base: Any, setting: Setting) -> dict[str, Tensor]:
     """Token ids (batch, length) without padding."""
     shape = (max(setting.batch, len(NAMES)), setting.length)
     g = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, base.config.get_text_config().vocab_size, shape, generator=g)
+    ids = torch.randint(5, text_config(base.config).vocab_size, shape, generator=g)
     return {"input_ids": ids.to(setting.device)}
 
 

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from lorakit.fast.attention import NAME
 from lorakit.nn.prompt import added_tokens, prompt_ends, seen_with_own
+from lorakit.nn.settings import text_config
 from lorakit.nn.twice import reads_twice
 
 COMPACT_EVERY_STEPS = 8
@@ -90,7 +91,7 @@ def _fields_of(cls: type[nn.Module]) -> Collection[str]:
 def _positions_move(config: Any, length: int) -> bool:
     """Whether the rotary angles of a text of that length depend on its length, so that the keys of
     a shorter text are wrong for it."""
-    text = config.get_text_config()
+    text = text_config(config)
     rope = getattr(text, "rope_parameters", None) or {}
     for own in (rope, *(value for value in rope.values() if isinstance(value, dict))):
         if own.get("rope_type") in ("dynamic", "longrope"):

@@ -29,6 +29,7 @@ from lorakit.evaluation.cache import (
 )
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import added_tokens, prompt_ends
+from lorakit.nn.settings import text_config
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _try_padding(model: nn.Module, text: Tensor) -> bool:
 
 def _most_positions(config: Any) -> int:
     """The number of tokens that a text may have."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(text_config(config), "max_position_embeddings", None)
     return limit - POSITION_MARGIN if isinstance(limit, int) else 10**9
 
 

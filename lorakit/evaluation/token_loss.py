@@ -18,6 +18,7 @@ from lorakit.evaluation.predict import outputs_in_order
 from lorakit.evaluation.strategy import ignores_right_padding, read_together
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import prompt_ends
+from lorakit.nn.settings import text_config
 from lorakit.tasks import Head
 
 MOST_LOGITS = 2**27
@@ -46,7 +47,7 @@ def token_measures(
 ) -> list[Any]:
     """`measure` of the trained tokens of each item, as plain numbers."""
     plain: Any = getattr(model, "module", model)
-    vocabulary = plain.config.get_text_config().vocab_size
+    vocabulary = text_config(plain.config).vocab_size
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Any]:
         rows = max(1, MOST_LOGITS // (vocabulary * max(item.length for item in batch)))

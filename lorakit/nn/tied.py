@@ -9,6 +9,7 @@ from torch import nn
 
 from lorakit.errors import ModelError
 from lorakit.nn.freeze import tied
+from lorakit.nn.settings import text_config
 
 
 def untie(model: Any, names: Collection[str]) -> Callable[[], None]:
@@ -25,7 +26,7 @@ def untie(model: Any, names: Collection[str]) -> Callable[[], None]:
     if len(shared) > 1 or set(shared[0]) != paths:
         raise ModelError(f"{', '.join(shared[0])} are one weight, which cannot be taken apart here")
     output, before = layers[1], layers[1].weight
-    configs = [model.config, model.config.get_text_config()]
+    configs = [model.config, text_config(model.config)]
     flags = [(config, config.tie_word_embeddings) for config in configs]
     output.weight = nn.Parameter(before.detach().clone(), requires_grad=before.requires_grad)
     for config in configs:

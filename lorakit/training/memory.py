@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -13,10 +14,24 @@ def peak_mib(device: torch.device) -> float:
     """The peak memory of a run's GPU, or of this process where it runs on the CPU, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    import resource
+    return peak_bytes() / 2**20
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+def peak_bytes() -> int:
+    """The most bytes of this process that were in memory at once.
+
+    On Linux not `ru_maxrss`, which a process inherits from its parent: a run that a large process
+    started would report that one's memory.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        import resource
+
+        # macOS counts in bytes, others in KiB
+        unit = 1 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 2**10
 
 
 class GiveBack:
@@ -44,6 +59,9 @@ class GiveBack:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory (Linux)."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of this process that are in memory; where the system does not say, their peak."""
+    try:
+        text = Path("/proc/self/statm").read_text(encoding="ascii")
+    except OSError:
+        return peak_bytes()
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -40,12 +40,12 @@ import sys
 from lorakit.bench import Setting, _memory
 from lorakit.recipe.load import load_recipe
 
-def resident(what):
+def resident():
     names = {name for name in ("peft", "transformers.models.roberta.modeling_roberta")}
-    print(what, *sorted(names & set(sys.modules)), flush=True)
+    print("imported:", *sorted(names & set(sys.modules)), flush=True)
     return 0
 
-_memory._resident = resident
+_memory.resident = _memory.peak_bytes = resident
 _memory.kept(sys.argv[1], load_recipe("quickstart").recipe, Setting(layers=1, batch=2, length=8))
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 
 import pytest
@@ -63,3 +64,13 @@ def test_the_peak_of_a_run_on_the_cpu_is_that_of_the_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
     assert peak_mib(CPU) > 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of getrusage")
+def test_the_peak_is_not_that_of_the_process_that_started_it():
+    """`ru_maxrss` is passed on over exec."""
+    large = bytearray(2**29)
+    large[:: 2**12] = b"\1" * (2**17)
+    code = "from lorakit.training.memory import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) < len(large)
