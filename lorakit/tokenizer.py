@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     model_max_length: int
     padding_side: str
     truncation_side: str
-    chat_template: str | None
+    chat_template: str | dict[str, str] | None
     name_or_path: str
     is_fast: bool
     backend_tokenizer: Any

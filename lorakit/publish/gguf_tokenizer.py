@@ -49,7 +49,8 @@ class GgufTokenizer:
     special: dict[str, int]
     """GGUF's key, such as bos_token_id -> id."""
     add_bos: bool
-    chat_template: str | None
+    chat_template: str | list[dict[str, str]] | None
+    """Several templates as {"name": ..., "template": ...}."""
 
 
 def gguf_tokenizer(tokenizer: Tokenizer, vocabulary: int) -> GgufTokenizer:
@@ -75,8 +76,15 @@ def gguf_tokenizer(tokenizer: Tokenizer, vocabulary: int) -> GgufTokenizer:
         merges=merges,
         special=_special(tokenizer),
         add_bos=tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id],
-        chat_template=tokenizer.chat_template,
+        chat_template=_templates(tokenizer.chat_template),
     )
+
+
+def _templates(given: str | dict[str, str] | None) -> str | list[dict[str, str]] | None:
+    """As gguf takes them."""
+    if isinstance(given, dict):
+        return [{"name": name, "template": text} for name, text in given.items()]
+    return given
 
 
 def _pre_tokenizer(data: dict[str, Any]) -> str:

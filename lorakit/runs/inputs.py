@@ -19,6 +19,8 @@ SMALL = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/default.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "vocab.json",
     "vocab.txt",
     "merges.txt",
@@ -27,7 +29,7 @@ SMALL = (
     "tokenizer.model",
     "spm.model",
 )
-"""The files of a checkpoint that transformers reads, except its weights."""
+"""The files of a checkpoint that are used, except its weights."""
 BLOCK = 1 << 16
 """Bytes."""
 # Odd numbers, so that two words with the same product are the same.

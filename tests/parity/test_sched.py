@@ -280,6 +280,11 @@ def test_dynamic_rank_removes_from_the_first_step_after_the_warm_up():
     assert zeros == [0] * 4 + [1] + [0] * 8 + [2] * 5
 
 
+def test_dynamic_rank_without_a_cool_down_removes_in_the_last_step():
+    zeros = _zeros_of_c(20, r=4, final=2, warm=0.2, cool=0, every=20)
+    assert zeros == [0] * 4 + [1] + [0] * 14 + [2]
+
+
 @pytest.mark.parametrize(
     ("fields", "value"), [({"r": 2, "final": 4}, "4"), ({"warm": 0.6, "cool": 0.5}, "1.1")]
 )

@@ -324,3 +324,18 @@ def test_options_of_another_form_are_refused(lorakit_cli, adapter, tmp_path):
     )
     assert done.code == 2
     assert not (tmp_path / "o").exists()
+
+
+def test_several_chat_templates_are_written(lorakit_cli, tmp_path):
+    from transformers import AutoTokenizer
+
+    base = make_base(tmp_path / "b")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = {"default": plain, "tool_use": plain + "{# tools #}"}
+    tokenizer.save_pretrained(base)
+    done = lorakit_cli("export", base, "--as", "gguf", "--type", "f32", "--to", tmp_path / "o")
+    assert done.code == 0, done.err
+    found = fields_of(tmp_path / "o" / "model-f32.gguf")
+    assert found["tokenizer.chat_template"] == plain
+    assert found["tokenizer.chat_template.tool_use"] == plain + "{# tools #}"

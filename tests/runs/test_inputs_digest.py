@@ -1,6 +1,9 @@
 """The quick digest of a base's files."""
 
-from lorakit.runs.inputs import BLOCK, quick_digest
+from transformers import AutoConfig
+
+from lorakit.models import Model
+from lorakit.runs.inputs import BLOCK, base_files, quick_digest
 
 
 def test_an_exchange_of_two_parts_changes_it(tmp_path):
@@ -23,3 +26,18 @@ def test_a_changed_bit_changes_it(tmp_path):
         file.write_bytes(data)
         assert quick_digest(file) != whole
         data[place] ^= 0x80
+
+
+def test_each_template_that_a_chat_may_use_is_an_input(tokenizer, tmp_path):
+    AutoConfig.for_model("gpt2").save_pretrained(tmp_path)
+    made = tokenizer()
+    made.chat_template = dict.fromkeys(("default", "tool_use"), "{{ messages }}")
+    made.save_pretrained(tmp_path)
+    spec = Model(name=str(tmp_path))
+    before = base_files(spec)
+    template = tmp_path / "additional_chat_templates" / "tool_use.jinja"
+    template.write_text("{{ messages[0] }}")
+    after = base_files(spec)
+    assert {name for name in after if after[name] != before[name]} == {
+        "additional_chat_templates/tool_use.jinja"
+    }

@@ -94,7 +94,10 @@ class DynamicRank(ScaledByRank):
                 d.c.masked_fill_(d.memory["removed"].bool()[:, None], 0.0)
             return
         now = math.floor(step - self.warm * total)
-        last = int(total * (1 - self.warm - self.cool))
+        # with `cool` near zero that would be after the run
+        last = min(
+            int(total * (1 - self.warm - self.cool)), math.floor(total - 1 - self.warm * total)
+        )
         for d in deltas.values():
             new = shares(d)
             before = d.memory.get("score", new.new_zeros(new.shape))
