@@ -69,11 +69,14 @@ def add_rows_of(file: AdapterFile, model: Any) -> None:
 
     AdapterError: a layer is absent or adapted too, or a token is outside its vocabulary.
     """
+    rows = _token_rows(file)
+    if not rows:
+        return
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     modules = dict(model.named_modules())
     adapted = adapted_modules(file.tensors)
     wanted = {}
-    for path, ids in _token_rows(file).items():
+    for path, ids in rows.items():
         if parameter_name(f"{PREFIX}{path}{TOKEN_ROWS}") in parameters:
             continue
         if path not in modules:

@@ -52,8 +52,8 @@ def hold_adapter(
     base = dict(model.named_parameters())
 
     def own_parameters(attachment: Attachment, state: Mapping[str, Tensor]) -> None:
-        for name, parameter in attachment.trained().items():
-            if parameter is base.get(name):
+        for name, parameter in base.items():
+            if parameter.requires_grad:
                 shape = parameter.shape
                 if name in attachment.newly_initialised and name in state:
                     shape = state[name].shape

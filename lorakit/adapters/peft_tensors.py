@@ -238,6 +238,8 @@ def _unstack(
             f"{sites[0].path}: the file has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, "
             f"this model takes rank {rank} and {out} rows"
         )
+    if len(sites) == 1 and sites[0].rows is None:  # the common case, without a copy
+        return _state_of_lora(deltas[0], sites[0].name, a, b)
     state = {}
     used = torch.zeros_like(b, dtype=torch.bool)
     scale = _common_scale(attachment, sites)

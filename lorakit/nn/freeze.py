@@ -10,12 +10,14 @@ from torch import nn
 
 def train_only(model: nn.Module, names: Collection[str]) -> None:
     """Let exactly the parameters `names` train, in float32 where they are in half precision."""
-    # by identity, because a tied parameter has several names
-    chosen = {id(p) for name, p in model.named_parameters() if name in names}
-    for module in model.modules():
+    # a tied parameter has several names, of which the first counts
+    chosen: dict[nn.Parameter, bool] = {}
+    for path, module in model.named_modules():
         promoted = False
-        for parameter in [p for p in module._parameters.values() if p is not None]:
-            trains = id(parameter) in chosen
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            trains = chosen.setdefault(parameter, f"{path}.{name}".removeprefix(".") in names)
             parameter.requires_grad_(trains)
             if trains and parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.float()

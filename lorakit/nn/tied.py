@@ -18,6 +18,8 @@ def untie(model: Any, names: Collection[str]) -> Callable[[], None]:
     Returns the function that ties it again. ModelError: it is tied to more than the embedding and
     the output layer.
     """
+    if not names:
+        return lambda: None
     shared = [found for found in tied(model).values() if set(names) & set(found)]
     if not shared:
         return lambda: None
