@@ -5,8 +5,9 @@ All raise ValueError, which pydantic reports with the other problems of the reci
 
 from __future__ import annotations
 
+from lorakit.errors import did_you_mean
 from lorakit.methods import Method
-from lorakit.metrics import LIKELIHOOD_KEYS
+from lorakit.metrics import LIKELIHOOD_KEYS, is_score_of
 from lorakit.models import Model
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Train
@@ -39,11 +40,8 @@ def refuse_train(train: Train, task: Task, method: Method) -> None:
 
 def refuse_evaluate(evaluate: Evaluate, task: Task) -> None:
     """A score to select by that the task does not give."""
-    if evaluate.metric in LIKELIHOOD_KEYS and task.head is not Head.CAUSAL:
-        raise ValueError(
-            f"evaluate.metric {evaluate.metric} is of causal tasks, and {task.name} "
-            f"is a {task.head.value}; name one of its own scores"
-        )
+    if evaluate.metric is not None:
+        refuse_metric("evaluate.metric", evaluate.metric, task)
     if task.eval_splits:
         return
     if evaluate.metric is not None:
@@ -55,6 +53,21 @@ def refuse_evaluate(evaluate: Evaluate, task: Task) -> None:
         raise ValueError(
             f"evaluate.patience {evaluate.patience} needs scores, and the task has "
             "validation: none; leave one out"
+        )
+
+
+def refuse_metric(key: str, metric: str, task: Task) -> None:
+    """A score that the task does not give. key: where it is named."""
+    if metric in LIKELIHOOD_KEYS and task.head is not Head.CAUSAL:
+        raise ValueError(
+            f"{key} {metric} is of causal tasks, and {task.name} "
+            f"is a {task.head.value}; name one of its own scores"
+        )
+    known = task.score_names
+    if known and metric not in LIKELIHOOD_KEYS and not any(is_score_of(metric, k) for k in known):
+        raise ValueError(
+            f"{key} {metric!r} is not a score of {task.name}{did_you_mean(metric, known)} "
+            f"(it has: {', '.join(known)})"
         )
 
 

@@ -71,17 +71,16 @@ def _best(
                 continue
             return None
         # of equal scores, the first value of the grid
-        scores.setdefault(_score(cell, first), cell)
+        scores.setdefault(_score(cell.metric, first), cell)
     if not scores:
         return None
     return scores[max(scores)]
 
 
-def _score(cell: Cell, seed: SeedResult) -> float:
-    """The primary score; higher is better. A score that is not a number is the worst."""
-    task = cell.loaded.recipe.task
-    split = next(iter(task.eval_splits), "")
-    value = seed.scores.get(split, {}).get(task.primary, math.nan)
+def _score(where: tuple[str, str], seed: SeedResult) -> float:
+    """The score at (split, metric); higher is better. One that is not a number is the worst."""
+    split, metric = where
+    value = seed.scores.get(split, {}).get(metric, math.nan)
     if math.isnan(value):
         return -math.inf
-    return -value if lower_is_better(task.primary) else value
+    return -value if lower_is_better(metric) else value

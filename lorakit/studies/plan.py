@@ -13,6 +13,7 @@ from typing import Any
 
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.extend import read_extended
+from lorakit.recipe.fit import refuse_metric
 from lorakit.recipe.load import LoadedRecipe, assemble
 from lorakit.recipe.naming import checked_name
 from lorakit.recipe.override import COMMAND_LINE, as_override
@@ -39,12 +40,20 @@ class Cell:
     loaded: LoadedRecipe
     point: dict[str, Any]
     """Axis -> value of this run."""
+    scored_by: str | None = None
+    """The score that the study goes by; None: the task's primary metric."""
     folders: dict[Path, Path] = field(default_factory=dict, compare=False, repr=False)
     """Folder of runs -> this run's: to find one, it is compared with all runs of its recipe."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return self.loaded.recipe.seeds
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        """(split, metric) of the score that the study goes by."""
+        task = self.loaded.recipe.task
+        return next(iter(task.eval_splits), "nothing"), self.scored_by or task.primary
 
     def folder(self, runs: Path) -> Path:
         """Its run folder, whether it exists or not."""
@@ -93,7 +102,8 @@ class Candidate:
 class CellLoader:
     """Loads the runs of a file. Each recipe is read once, and all problems are collected."""
 
-    def __init__(self, marks: Marks):
+    def __init__(self, marks: Marks, metric: str | None = None):
+        self.metric = metric
         self.file = mark_of((), marks).file
         self.recipes: dict[str, tuple[Path, dict[str, Any], Marks]] = {}
         # in order and each once: a wrong key is wrong in every run
@@ -125,8 +135,14 @@ class CellLoader:
             # several problems are listed under a first line
             self.note(*[line.strip() for line in lines[1:] or lines])
             return None
+        if self.metric is not None:
+            try:
+                refuse_metric("metric", self.metric, loaded.recipe.task)
+            except ValueError as error:
+                self.note(f"{self.file}: {error}")
+                return None
         texts = tuple(text for text, _ in found.overrides)
-        return Cell(found.label, found.recipe, texts, loaded, found.point)
+        return Cell(found.label, found.recipe, texts, loaded, found.point, self.metric)
 
     def note(self, *problems: str) -> None:
         self.problems.update(dict.fromkeys(problems))
@@ -155,7 +171,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
             f"{mark_of(('grid',), marks)}: {count:,} runs are more than {MOST_CELLS:,}; "
             "remove values or an axis"
         )
-    loader = CellLoader(marks)
+    loader = CellLoader(marks, study.metric)
     candidates = list(_candidates(study, path, marks, overrides))
     loaded = [loader.load(candidate) for candidate in candidates]
     cells = tuple(cell for cell in loaded if cell is not None)

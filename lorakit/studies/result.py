@@ -37,7 +37,7 @@ class CellResult(Config):
     """`SEED/NAME` of each proof that a finished seed did not pass."""
     attempts: int = 0
     metric: tuple[str, str] = Field(strict=False)
-    """(split, metric) of its primary score."""
+    """(split, metric) of the score that the study goes by."""
     seeds: tuple[int, ...] = Field(strict=False)
     scores: dict[int, Scores] = Field(default_factory=dict)
     """Seed -> its scores, for each finished seed."""
@@ -55,7 +55,7 @@ class CellResult(Config):
 
     @property
     def mean(self) -> float:
-        """The mean of the primary score; NaN if no seed is finished, or if that of one is NaN."""
+        """The mean of that score; NaN if no seed is finished, or if that of one is NaN."""
         values = self.values(*self.metric)
         return statistics.fmean(values) if values else math.nan
 

@@ -284,7 +284,6 @@ def _intact(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> SeedResul
 
 def _cell_result(found: CellState) -> CellResult:
     cell = found.cell
-    task = cell.loaded.recipe.task
     record = found.task.record()
     state, note = _state(found)
     failed = [
@@ -306,7 +305,7 @@ def _cell_result(found: CellState) -> CellResult:
         note="; ".join(filter(None, notes)),
         failed_checks=tuple(f"{seed}/{name}" for seed, name in failed),
         attempts=record.attempt if record else 0,
-        metric=(next(iter(task.eval_splits), "nothing"), task.primary),
+        metric=cell.metric,
         seeds=cell.seeds,
         scores={seed: result.scores for seed, result in found.seeds.items()},
         chosen=found.chosen,

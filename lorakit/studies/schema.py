@@ -144,7 +144,10 @@ class Study(Config):
     """
     choose: str | None = None
     """A line of the grid whose value is chosen: at each point of the other axes, every value trains
-    with the first seed only, and the value with the best primary score with all seeds."""
+    with the first seed only, and the value with the best score with all seeds."""
+    metric: str | None = None
+    """The score on the first evaluation split that `choose` goes by, and that the tables and the
+    plot show first, such as `loss` of a causal task; null: the task's primary metric."""
     where: tuple[Where, ...] = Field(default=(), strict=False)
     """Overrides for some of the runs, after the others."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] | None = None

@@ -74,7 +74,7 @@ def study_columns(study: StudyResult) -> list[Column]:
 
 
 def metric_name(study: StudyResult) -> str:
-    """The primary metric of all runs; `score` where they have different ones."""
+    """The metric that the study goes by, in all runs; `score` where they have different ones."""
     names = {cell.metric[1] for cell in study.cells}
     if len(names) == 1:
         return names.pop()
@@ -82,7 +82,7 @@ def metric_name(study: StudyResult) -> str:
 
 
 def _metrics(cell: CellResult) -> list[tuple[str, str]]:
-    """(split, metric) of all scores, the primary one first."""
+    """(split, metric) of all scores, the one that the study goes by first."""
     found = [
         (split, metric)
         for scores in cell.scores.values()

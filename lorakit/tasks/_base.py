@@ -252,6 +252,12 @@ class Task(Config, ABC):
         """The metric that the paper reports and that selects the best epoch."""
 
     @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores of a split, without those of groups of its examples; empty where only scoring
+        tells them."""
+        return ()
+
+    @property
     def only_losses(self) -> bool:
         """Whether loss and perplexity are all that is scored, so that no text is generated."""
         return False

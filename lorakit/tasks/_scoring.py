@@ -49,6 +49,10 @@ class MetricTask(Task, ABC):
         return facts_of(self.scored_by[0]).keys[0]
 
     @property
+    def score_names(self) -> tuple[str, ...]:
+        return score_keys(self.scored_by, self.compares)
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """The labels that answers name, if the metrics compare labels."""
         return self.labels

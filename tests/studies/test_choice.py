@@ -147,3 +147,33 @@ def test_the_state_of_a_study_reads_no_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr("lorakit.recipe.extend.read_yaml", refuse)
     monkeypatch.setattr("lorakit.studies.plan.run_of", refuse)
     assert look(plan, tmp_path / "runs").counts() == {"waiting": 4}
+
+
+def test_a_study_goes_by_the_metric_that_it_names(tmp_path):
+    """Of a loss, the lowest is chosen."""
+    text = CHOICE.replace("recipes: quickstart", "recipes: quickstart_generate\nmetric: loss")
+    plan = plan_of(tmp_path, text)
+    first, second = plan.cells[:2]
+    assert first.metric == ("validation", "loss")
+    assert recipe_primary(first) != "loss"
+    losses = {first.label: 2.0, second.label: 1.0}
+
+    def finished(cell):
+        if cell.label not in losses:
+            return {}
+        seed = Seed(100.0)
+        seed.scores = {"validation": {recipe_primary(cell): 50.0, "loss": losses[cell.label]}}
+        return {4: seed}
+
+    staged = stage(plan, finished, lambda cell: False)
+    assert [one.chosen for one in staged] == [False, True, None, None]
+
+
+def recipe_primary(cell):
+    return cell.loaded.recipe.task.primary
+
+
+@pytest.mark.parametrize("metric", ["loss", "accurracy"])
+def test_a_metric_that_a_task_does_not_give_is_refused(tmp_path, metric):
+    with pytest.raises(RecipeError, match=metric):
+        plan_of(tmp_path, f"metric: {metric}\n{CHOICE}")
