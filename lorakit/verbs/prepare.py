@@ -116,7 +116,7 @@ def _look_at_base(spec: Model, found: Prepared) -> None:
     _attempt(found, f"{base}, tokenizer", partial(load_tokenizer, spec))
     files = _attempt(found, f"{base}, weights", partial(weight_files, spec))
     if files == []:
-        found.missing.append(f"{base}, weights: it has no safetensors")
+        found.missing.append(f"{base}, weights: no safetensors file was found")
     found.weights = [file.name for file in files or ()]
 
 
