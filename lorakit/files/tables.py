@@ -103,7 +103,7 @@ def read_rows(path: Path, columns: Columns) -> Iterator[NumberedRow]:
         found = path.suffix or "no extension"
         raise DataError(
             f"{path}: {found} is not read; give one of {', '.join(_READERS)}, which may be "
-            "compressed (.gz, .zst)"
+            "compressed (.gz, .bz2, .zst)"
         )
     _check_exists(path)
     is_empty = True

@@ -38,7 +38,7 @@ Marks = dict[KeyPath, Mark]
 
 MAX_BYTES = 8_000_000
 MAX_EVENTS = 20_000
-"""A recipe has hundreds, a study of a thousand cells 20,000, a run with 13,000 labels 40,000."""
+"""A recipe has hundreds, a run with 13,000 labels 13,000."""
 MAX_DEPTH = 30
 """Levels of nesting; a recipe has four. PyYAML needs time that grows with the square of this."""
 MAX_COMMENT_COLUMNS = 2_000

@@ -48,7 +48,7 @@ class OwnFiles(MetricTask, ABC):
     """A user's own files, one per split, and the metrics to score them with."""
 
     train: Sources
-    """A .csv, .tsv, .jsonl, .json, .parquet or .txt file, which may be compressed (.gz, .zst);
+    """A .csv, .tsv, .jsonl, .json, .parquet or .txt file, which may be compressed (.gz, .bz2, .zst);
     `lorakit:NAME` is one that ships with the package, and `hub:NAME` a data set of the hub. Or a
     list of sources, each with a `path`, a `weight`, and for the hub a `subset`, `split`, `revision`
     and `stream`."""

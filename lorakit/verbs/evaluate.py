@@ -59,7 +59,7 @@ class Evaluated:
     base_scores: Scores = field(default_factory=dict)
     """Scores of the same model with the adapter off."""
     slices: dict[str, str] = field(default_factory=dict)
-    """Split -> the part that base_scores are of ("100 of 547 examples"), where it is a part."""
+    """Split -> the part that base_scores are of ("64 of 547 examples"), where it is a part."""
     effect: float | None
     """Largest change of a logit that the adapter causes, relative; None for a plain model."""
     files: list[Path] = field(default_factory=list)
