@@ -65,10 +65,9 @@ time of a training step over that of LoRA with the same inner width, or with r =
 has none. Two copies of LoRA differ by 0.01, and by 0.05 on the GPT-2 of 6 x 384 (4 x 64 tokens) on
 which methods for decoders were measured, so that differences of that size mean nothing.
 
-*score* is the accuracy on SST-2 with MiniLM, mean ± standard deviation over three seeds, each method
-at the best of four rates ([family](results/family.md)); no difference from LoRA is established there
-over both the examples and the seeds. *a plain LoRA*: an adapter can be written as one. *merges*: it
-can be folded into the base.
+*score* is the accuracy on SST-2 with MiniLM, mean ± standard deviation over three seeds, each
+method at the best of four rates ([family](results/family.md)). *a plain LoRA*: an adapter can be
+written as one. *merges*: it can be folded into the base.
 """
 WORDS = {
     str: "text",

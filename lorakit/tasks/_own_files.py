@@ -48,10 +48,10 @@ class OwnFiles(MetricTask, ABC):
     """A user's own files, one per split, and the metrics to score them with."""
 
     train: Sources
-    """A .csv, .tsv, .jsonl, .json, .parquet or .txt file, which may be compressed (.gz, .bz2, .zst);
-    `lorakit:NAME` is one that ships with the package, and `hub:NAME` a data set of the hub. Or a
-    list of sources, each with a `path`, a `weight`, and for the hub a `subset`, `split`, `revision`
-    and `stream`."""
+    """A .csv, .tsv, .jsonl, .json, .parquet or .txt file, which may be compressed (.gz, .bz2 or
+    .zst); `lorakit:NAME` is one that ships with the package, and `hub:NAME` a data set of the hub.
+    Or a list of sources, each with a `path`, a `weight`, and for the hub a `subset`, `split`,
+    `revision` and `stream`."""
     validation: Validation
     """Scored during training, and selects the best epoch: a file; a share of the training file,
     such as 0.1, which is then not trained; or `none`, which keeps the last state."""
