@@ -6,7 +6,8 @@ evaluation. Prints one JSON line.
     python -m benchmarks.causal trainer:ATTENTION e2e data.path=E2E model.name=MODEL
     python -m benchmarks.causal sft:ATTENTION ...
 
-trainer: the base in the dtype that lorakit keeps it in, batches by length, padded to the longest.
+trainer: the base in the dtype that lorakit keeps it in, batches as the recipe has them, padded to
+the longest.
 sft: the same settings for SFTTrainer, which tokenises and takes the loss of the answers itself.
 
 Source: run_clm.py of transformers' examples and its page "Trainer"; the page "SFT Trainer" of TRL's
@@ -23,6 +24,7 @@ from typing import Any
 
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
@@ -31,6 +33,7 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks._libraries import LIBRARIES_S
 from benchmarks.watched import WatchedTraining, arguments_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
@@ -47,30 +50,39 @@ class WatchedCausal(WatchedTraining, Trainer):
 
 
 def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
-    """Train one seed with `trainer:ATTENTION` or `sft:ATTENTION`."""
+    """Train one seed with `trainer:ATTENTION` or `sft:ATTENTION`. parts and apart: as in
+    `benchmarks.trainer`."""
     clock = PartsClock()
     set_seed(seed)
     kind, attention = script.split(":")
-    tokenizer = AutoTokenizer.from_pretrained(location(recipe.model.name))
+    base = location(recipe.model.name)
+    tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(
-        location(recipe.model.name),
+        base,
+        config=AutoConfig.from_pretrained(base, **recipe.model.config),
         dtype=DTYPES[resolve_precision(recipe).model.dtype],
         attn_implementation=attention,
     )
     examples = recipe.task.read(recipe.task.train_split, recipe.data)
+    examples = recipe.data.drawn(examples, seed)
     pairs = [(_prompt(e, tokenizer), str(e.target)) for e in examples]
     with tempfile.TemporaryDirectory() as folder:
         make = {"trainer": _trainer, "sft": _sft}[kind]
         with clock.part("tokenising"):
-            data = _encoded(pairs, tokenizer) if kind == "trainer" else _columns(pairs)
+            if kind == "trainer":
+                data = encoded(pairs, tokenizer, recipe.data.max_length)
+            else:
+                data = _columns(pairs)
         with clock.part("tokenising" if kind == "sft" else "rest"):
             arguments = arguments_of(recipe, folder, seed) | {"eval_strategy": "no"}
-            arguments["train_sampling_strategy"] = "group_by_length"
+            by_length = recipe.train.group_by_length
+            arguments["train_sampling_strategy"] = "group_by_length" if by_length else "random"
             trainer = make(recipe, model, tokenizer, data, arguments)
         trainer.train()
-    parts = clock.seconds | trainer.steps.seconds()
-    parts["rest"] = time.process_time() - sum(s for name, s in parts.items() if name != "rest")
-    return {"seed": seed, "scores": {}, "parts": parts, **trainer.counted()}
+    apart = clock.begin - LIBRARIES_S
+    parts = clock.seconds | {"imports": LIBRARIES_S, "rest": 0.0} | trainer.steps.seconds()
+    parts["rest"] = time.process_time() - apart - sum(parts.values())
+    return {"seed": seed, "scores": {}, "parts": parts, "apart": apart, **trainer.counted()}
 
 
 def _prompt(example: Example, tokenizer: Any) -> str:
@@ -78,13 +90,15 @@ def _prompt(example: Example, tokenizer: Any) -> str:
     return example.text + tokenizer.eos_token if example.eos else example.text
 
 
-def _encoded(pairs: list[tuple[str, str]], tokenizer: Any) -> list[dict[str, Any]]:
+def encoded(pairs: list[tuple[str, str]], tokenizer: Any, longest: int) -> list[dict[str, Any]]:
+    """Token ids and labels, cut on the right at `longest` tokens."""
     rows = []
     for prompt, answer in pairs:
         first = tokenizer(prompt)["input_ids"]
         last = tokenizer(answer, add_special_tokens=False)["input_ids"]
         last = [*last, tokenizer.eos_token_id]
-        rows.append({"input_ids": first + last, "labels": [-100] * len(first) + last})
+        labels = [-100] * len(first) + last
+        rows.append({"input_ids": (first + last)[:longest], "labels": labels[:longest]})
     return rows
 
 
@@ -119,16 +133,15 @@ def _trainer(
 
 
 def _sft(recipe: Recipe, model: Any, tokenizer: Any, rows: Any, arguments: dict[str, Any]) -> Any:
-    # trl is in the bench extra, which the type checker of CI does not have
-    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
+    # trl is in the bench extra, which the type checker of CI does not have, and where it is
+    # installed these names are exported lazily
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore
 
     class WatchedSft(WatchedTraining, SFTTrainer):
         """SFTTrainer, which also says how many tokens it trained on."""
 
-    # its defaults are bf16 autocast and recomputed activations, which a CPU only loses by
-    config = SFTConfig(
-        **arguments, bf16=False, gradient_checkpointing=False, max_length=recipe.data.max_length
-    )
+    # its default is to recompute activations, which takes longer
+    config = SFTConfig(**arguments, gradient_checkpointing=False, max_length=recipe.data.max_length)
     return WatchedSft(
         model,
         config,

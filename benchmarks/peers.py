@@ -22,11 +22,19 @@ def with_peft(
     autocast: PEFT's `autocast_adapter_dtype`: adapters in fp32 on a base in half precision.
     Source: the quick tour of PEFT's documentation, and its page "LoRA" for the dtype.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
+
+    config = peft_config(model, targets, r, alpha, dropout)
+    return get_peft_model(model, config, autocast_adapter_dtype=autocast)
+
+
+def peft_config(model: Any, targets: Sequence[str], r: int, alpha: int, dropout: float) -> Any:
+    """The `LoraConfig`, with the modules of the targets as a user writes them."""
+    from peft import LoraConfig
 
     kind = "QUESTION_ANS" if hasattr(model, "qa_outputs") else "SEQ_CLS"
     is_causal = model.get_output_embeddings() is not None
-    config = LoraConfig(
+    return LoraConfig(
         task_type="CAUSAL_LM" if is_causal else kind,
         r=r,
         lora_alpha=alpha,
@@ -34,7 +42,6 @@ def with_peft(
         target_modules=peft_targets(model, targets),
         fan_in_fan_out=any(is_conv1d(module) for module in model.modules()),
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=autocast)
 
 
 def with_loralib(
@@ -49,7 +56,7 @@ def with_loralib(
         parts.setdefault(site.path, set()).add(site.part)
     for path, roles in parts.items():
         module = model.get_submodule(path)
-        new = _loralib_layer(module, roles, numbers).to(module.weight.dtype)
+        new = _loralib_layer(module, roles, numbers).to(module.weight.device, module.weight.dtype)
         # not strict, because the base has no A and B
         new.load_state_dict(module.state_dict(), strict=False)
         parent, _, name = path.rpartition(".")
@@ -85,24 +92,24 @@ class PeftStages:
 
     def prepared(self, stage: str) -> Callable[[], Callable[[], Any]]:
         """A function that makes a new model and returns the call that is timed."""
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model
+
+        method = self.method
 
         def make() -> Callable[[], Any]:
             model = copy.deepcopy(self.base)
-            if stage == "attach":
-                return lambda: self._adapted(model)
             if stage == "read":
                 return lambda: PeftModel.from_pretrained(model, str(self.folder))
-            adapted = self._adapted(model)
+            # a user writes the names of the modules, which are looked up here
+            config = peft_config(model, method.targets, method.r, int(method.alpha), 0.0)
+            if stage == "attach":
+                return lambda: get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
             if stage == "save":
                 return lambda: adapted.save_pretrained(self.folder)
             return adapted.merge_and_unload
 
         return make
-
-    def _adapted(self, model: Any) -> Any:
-        method = self.method
-        return with_peft(model, method.targets, method.r, int(method.alpha), 0.0)
 
 
 def peft_adapters(

@@ -1,14 +1,14 @@
 """A recipe trained with PEFT and transformers' Trainer, for comparison with `lorakit train`.
 
-Data, settings, metric and protocol (the best epoch on the first evaluation split) are those of the
-recipe; adapter, loop, batches and checkpoints are the peers'. Prints one JSON line per seed.
+Data, settings, metric and protocol (which epoch counts) are those of the recipe; adapter, loop,
+batches and checkpoints are the peers'. Prints one JSON line per seed.
 
     python -m benchmarks.trainer [STYLE] minilm/glue_mrpc data.path=GLUE model.name=MODEL
 
 STYLE is one of the ways in which people write such a script: `grouped` (the default: batches by
-length), `tuned` (the same with bf16 autocast), `best:ATTENTION` (by length, with the base in the
-dtype that lorakit keeps it in, and eager attention or sdpa), `dynamic` (batches in any order,
-padded to their longest example) or `padded` (to the recipe's data.max_length).
+length), `tuned` (the same with bf16 autocast), `best:ATTENTION` (batches as the recipe has them,
+the base in the dtype that lorakit keeps it in, and eager attention or sdpa), `dynamic` (batches in
+any order, padded to their longest example) or `padded` (to the recipe's data.max_length).
 
 Source: run_glue.py of transformers' examples, its page "Trainer" (`train_sampling_strategy`,
 `bf16`), `dtype` and `attn_implementation` of its page "Loading models", and PEFT's quick tour.
@@ -20,7 +20,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks._libraries import LIBRARIES_S
 from benchmarks.watched import WatchedTraining, arguments_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
@@ -48,7 +49,7 @@ from lorakit.runs.precision import resolve_precision
 from lorakit.tasks import Example
 
 STYLES = ("grouped", "tuned", "best:eager", "best:sdpa", "dynamic", "padded")
-BY_LENGTH = ("grouped", "tuned", "best:eager", "best:sdpa")
+BY_LENGTH = ("grouped", "tuned")
 TRAINER_KEYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
 """What the Trainer adds to the metrics of an evaluation."""
 
@@ -57,7 +58,7 @@ class Rows(torch.utils.data.Dataset):
     """A task's examples as the Trainer takes them."""
 
     def __init__(
-        self, examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
     ):
         pairs = None
         if examples[0].pair is not None:
@@ -80,7 +81,8 @@ class WatchedTrainer(WatchedTraining, Trainer):
 def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict[str, Any]:
     """Train one seed. Returns its scores, best epoch, time and tokens.
 
-    seconds: wall time of the training part. parts: processor seconds of the process so far.
+    seconds: wall time of the training part. parts: processor seconds of the process so far. apart:
+    those of lorakit's modules, and of earlier seeds.
     """
     clock = PartsClock()
     set_seed(seed)
@@ -88,23 +90,37 @@ def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = _arguments(recipe, folder, seed, style)
         with clock.part("tokenising"):
-            rows, tokenizer = _rows(recipe)
+            rows, tokenizer = _rows(recipe, seed)
         trainer = _trainer(recipe, model, arguments, rows, tokenizer, style)
         seconds = trainer.train().metrics["train_runtime"]
-    split = f"eval_{recipe.task.eval_splits[0]}_"
-    key = f"{split}{recipe.task.primary}"
-    epochs = [entry for entry in trainer.state.log_history if key in entry]
-    best = max(epochs, key=lambda entry: entry[key])
-    parts = clock.seconds | trainer.steps.seconds()
-    parts["rest"] = time.process_time() - sum(parts.values())
+    best, split = kept_epoch(recipe, trainer.state.log_history)
+    apart = clock.begin - LIBRARIES_S
+    parts = clock.seconds | {"imports": LIBRARIES_S} | trainer.steps.seconds()
+    parts["rest"] = time.process_time() - apart - sum(parts.values())
     return {
         "seed": seed,
         "scores": _scores(best, split),
         "best_epoch": best["epoch"],
         "seconds": seconds,
         "parts": parts,
+        "apart": apart,
         **trainer.counted(),
     }
+
+
+def kept_epoch(
+    recipe: Recipe, history: Sequence[Mapping[str, float]]
+) -> tuple[Mapping[str, float], str]:
+    """The evaluation that counts, as lorakit chooses it, and how its keys begin."""
+    assert recipe.watched is not None, "every task that the peers train is scored"
+    split, metric = recipe.watched
+    beginning = f"eval_{split}_"
+    key = f"{beginning}{metric}"
+    epochs = [entry for entry in history if key in entry]
+    if recipe.evaluate.keep == "last":
+        return epochs[-1], beginning
+    # of equal ones the latest
+    return max(reversed(epochs), key=lambda entry: entry[key]), beginning
 
 
 def _adapted(recipe: Recipe, style: str) -> Any:
@@ -113,7 +129,8 @@ def _adapted(recipe: Recipe, style: str) -> Any:
     base = location(recipe.model.name)
     labels = len(recipe.task.labels) or 1  # a regression has one output
     config = AutoConfig.from_pretrained(base, num_labels=labels, **recipe.model.config)
-    loading: dict[str, Any] = {}
+    # without a dtype, transformers takes the checkpoint's
+    loading: dict[str, Any] = {"dtype": DTYPES[recipe.model.dtype]}
     if style.startswith("best:"):
         loading["dtype"] = DTYPES[resolve_precision(recipe).model.dtype]
         loading["attn_implementation"] = style.removeprefix("best:")
@@ -129,21 +146,28 @@ def _adapted(recipe: Recipe, style: str) -> Any:
 
 
 def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
+    settings = arguments_of(recipe, folder, seed)
+    if style == "tuned":
+        settings["bf16"] = True
+    by_length = style in BY_LENGTH
+    if style.startswith("best:"):
+        by_length = recipe.train.group_by_length
     return TrainingArguments(
-        **arguments_of(recipe, folder, seed),
+        **settings,
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         eval_strategy="epoch",
-        train_sampling_strategy="group_by_length" if style in BY_LENGTH else "random",
-        bf16=style == "tuned",
+        train_sampling_strategy="group_by_length" if by_length else "random",
     )
 
 
-def _rows(recipe: Recipe) -> tuple[dict[str, Rows], PreTrainedTokenizerBase]:
+def _rows(recipe: Recipe, seed: int) -> tuple[dict[str, Rows], PreTrainedTokenizerBase]:
     task, data = recipe.task, recipe.data
     tokenizer = AutoTokenizer.from_pretrained(location(recipe.model.name))
     # lorakit evaluates on all of them, too
     splits = (task.train_split, *task.eval_splits)
-    rows = {split: Rows(task.read(split, data), tokenizer, data.max_length) for split in splits}
+    examples: dict[str, Sequence[Example]] = {split: task.read(split, data) for split in splits}
+    examples[task.train_split] = data.drawn(examples[task.train_split], seed)
+    rows = {split: Rows(found, tokenizer, data.max_length) for split, found in examples.items()}
     return rows, tokenizer
 
 
@@ -176,7 +200,9 @@ def _trainer(
 
 
 def _scores(entry: Mapping[str, float], split: str) -> dict[str, float]:
-    found = {key.removeprefix(split): value for key, value in entry.items() if split in key}
+    found = {
+        key.removeprefix(split): value for key, value in entry.items() if key.startswith(split)
+    }
     return {key: value for key, value in found.items() if key not in TRAINER_KEYS}
 
 

@@ -10,21 +10,38 @@ import torch
 from transformers import TrainerCallback
 
 from lorakit.recipe import Recipe
+from lorakit.runs.precision import resolve_precision
+from lorakit.training.plan import share
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+"""The recipe's word -> that of `TrainingArguments`."""
 
 
 def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
-    """The recipe's settings as those of `TrainingArguments`, without evaluation and batches."""
-    settings = recipe.train
+    """The recipe's settings as those of `TrainingArguments`, without evaluation and sampling.
+
+    `lorakit bench train` refuses a recipe with others that change the work.
+    """
+    settings = resolve_precision(recipe).train
+    shares = share(settings.global_batch_size, settings.micro_batch_size, 1)
+    beta1, beta2 = settings.adam_betas
     return {
         "output_dir": folder,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.global_batch_size,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": shares.micro,
+        "gradient_accumulation_steps": shares.accumulation,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
+        "adam_beta1": beta1,
+        "adam_beta2": beta2,
+        "adam_epsilon": settings.adam_eps,
         "warmup_steps": settings.warmup,
-        "lr_scheduler_type": "linear",
+        "lr_scheduler_type": SCHEDULES[settings.schedule],
         "max_grad_norm": settings.max_grad_norm,
         "label_smoothing_factor": settings.label_smoothing,
+        "bf16": settings.precision == "bf16",
+        "fp16": settings.precision == "fp16",
         "save_strategy": "no",
         "logging_strategy": "no",
         "seed": seed,

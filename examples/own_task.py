@@ -83,7 +83,7 @@ def main() -> None:
     outputs = [[0, 0, 0, 1, 3], [2, 1, 0, 0, 0], [0, 0, 0, 4, 1]]  # logits, one per label
     predictions = [task.to_prediction(output) for output in outputs]
     for example, prediction in zip(examples, predictions, strict=True):
-        print(f"{example.text}: {prediction} stars")
+        print(f"{example.text}: {prediction} of 5 stars")
     print(task.score(predictions, references))
 
 

@@ -9,6 +9,7 @@ Every reparametrisation, initialisation and combination rule is run on one layer
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -237,10 +238,16 @@ def _save(path: Path) -> None:
 
 
 def main() -> int:
-    wanted = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="*", help="method, initialisation or rule to draw again")
+    wanted = parser.parse_args().name
     jobs = {f"methods/{n}": n for n in methods.own_names() if issubclass(methods.get(n), Reparam)}
     jobs |= {f"inits/{n}": n for n in inits.names()}
     jobs |= {f"combining/{n}": n for n in rules.names()}
+    if unknown := [name for name in wanted if name not in jobs.values()]:
+        parser.error(f"nothing is drawn for {', '.join(unknown)}")
     failed = 0
     for job, name in jobs.items():
         path = FOLDER / f"{job}.svg"

@@ -10,8 +10,8 @@ Cells that differ from another in their initialisation only are left out: their 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ MOMENTS = 2
 
 def methods_of(plan: Plan) -> dict[str, Method]:
     """Cell -> its method."""
-    found = {str(cell.point["cell"]): cell.loaded.recipe.method for cell in plan.cells}
+    found = {str(cell.point.get("cell")): cell.loaded.recipe.method for cell in plan.cells}
     return {name: method for name, method in found.items() if not name.startswith("init ")}
 
 
@@ -52,8 +52,16 @@ def kept_bytes(attachment: Attachment, kept: int) -> int:
 
 
 def main() -> None:
-    name, *overrides = sys.argv[1:]
-    plan = load_study(name, overrides)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", help="name or file of a study with a cell `lora`")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args()
+    plan = load_study(given.study, given.overrides)
+    chosen = methods_of(plan)
+    if BASELINE not in chosen:
+        parser.error(f"the study {plan.name} has no cell {BASELINE!r}")
     recipe = resolve_precision(plan.cells[0].loaded.recipe)
     dtype = recipe.model.dtype
     setting = Setting(
@@ -61,7 +69,7 @@ def main() -> None:
     )
     torch.manual_seed(0)
     base = bare(recipe, None, 0.0).to(DTYPES[dtype])
-    found = {cell: attached(base, method) for cell, method in methods_of(plan).items()}
+    found = {cell: attached(base, method) for cell, method in chosen.items()}
     batch = random_batch(recipe, found[BASELINE].model, setting)
     head = recipe.task.head
     steps = {cell: step_of(one, batch, head) for cell, one in found.items()}
@@ -82,7 +90,7 @@ def main() -> None:
         "bytes": bytes_,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name.removeprefix('family_')}_costs.json"
+    path = FOLDER / f"{plan.name.removeprefix('family_')}_costs.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
-"""Figures of the code's size and style, one line each: `python scripts/house_figures.py [FOLDER
-...]`.
+"""Figures of the code's size and style, one line each.
+
+    python scripts/house_figures.py [FOLDER ...]
 
 They are what CONTRIBUTING.md's rules are measured by. A parameter that is `self` or `cls` is not
 counted.
@@ -7,9 +8,9 @@ counted.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
-import sys
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,8 +22,12 @@ DUPLICATE_LINES = 6
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def main(folders: list[str]) -> None:
-    for folder in folders or ["lorakit"]:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="*", default=["lorakit"], metavar="FOLDER")
+    for folder in parser.parse_args().folder:
         print(f"## {folder}")
         for name, value in figures(Path(folder)).items():
             print(f"{name:42} {value}")
@@ -86,7 +91,7 @@ def duplicates(texts: list[str]) -> int:
     for number, text in enumerate(texts):
         for start, block in blocks(text):
             places[block].append((number, start))
-    repeated = sorted(place for found in places.values() if len(found) > 1 for place in found)
+    repeated = {place for found in places.values() if len(found) > 1 for place in found}
     return sum((number, start - 1) not in repeated for number, start in repeated)
 
 
@@ -104,4 +109,4 @@ def blocks(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -148,10 +148,9 @@ def _called(label: str, called: Mapping[str, str]) -> str:
 
 
 def kept(file: Path, model: str | None, called: Mapping[str, str]) -> str:
-    """The content of the file in results/. ValueError: a run needs the name of its base."""
+    """The content of the file in results/. model: of a run, the name of its base."""
     if file.name == "result.json":
-        if model is None:
-            raise ValueError(f"{file}: give the name of the base with --model")
+        assert model is not None
         return kept_result(Result.read(file), model).model_dump_json(indent=2)
     if file.name == "study.json":
         return kept_study(StudyResult.read(file)).model_dump_json(indent=2)
@@ -164,13 +163,17 @@ def kept(file: Path, model: str | None, called: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="result.json, study.json, WHAT.json, metrics.jsonl")
     parser.add_argument("name", help="file below results/")
     parser.add_argument("--model", help="of a run: name of the base on the hub")
     parser.add_argument("--called", action="append", default=[], metavar="RUN=NAME")
     given = parser.parse_args()
     called = dict(text.split("=", 1) for text in given.called)
+    if given.file.name == "result.json" and given.model is None:
+        parser.error(f"{given.file}: give the name of the base with --model")
     path = RESULTS / given.name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, kept(given.file, given.model, called) + "\n")

@@ -9,6 +9,7 @@ says.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from html import escape
@@ -117,5 +118,13 @@ def arrow(x: float, y: float) -> str:
     return f'<path d="M{x:.0f} {y + 4:.0f}V{end:.0f}m-4 -5l4 5l4 -5"/>'
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     PICTURE.write_text(picture(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

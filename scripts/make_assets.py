@@ -400,8 +400,8 @@ def make_decoder(tokenizer: Any) -> nn.Module:
 
 
 def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless newly initialised reviews with words to be told: 80 % of those are masked, 10 %
-    swapped, 10 % left (BERT)."""
+    """Endless new reviews with words to predict: 80 % of those are masked, 10 % swapped, 10 % left
+    (BERT)."""
     import torch
 
     rate = torch.full((len(tokenizer),), 0.1)
@@ -429,8 +429,8 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
 
 
 def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless newly initialised texts, one after the other with </s> between, cut into rows of the
-    model's length."""
+    """Endless new texts, one after the other with </s> between, cut into rows of the model's
+    length."""
     import torch
 
     ids: list[int] = []
@@ -531,9 +531,11 @@ def add_ends(tokenizer: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["data", "tiny_encoder", "tiny_gpt2"])
-    parser.add_argument("--to", type=Path, default=ASSETS)
+    parser.add_argument("--to", type=Path, default=ASSETS, help="folder; default: lorakit/assets")
     arguments = parser.parse_args()
     if arguments.only in (None, "data"):
         write_rows(arguments.to / "quickstart", opinion_data(SEED))

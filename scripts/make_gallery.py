@@ -10,6 +10,7 @@ compares.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import re
@@ -480,12 +481,16 @@ def join(*parts: str) -> str:
 
 
 def main() -> int:
-    if "--check" not in sys.argv[1:]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if not parser.parse_args().check:
         PAGE.write_text(page(), encoding="utf-8")
         return 0
     if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
         return 0
-    print(f"{PAGE} is not up to date: run python {Path(__file__).name}", file=sys.stderr)
+    print(f"{PAGE} is not up to date: run python scripts/make_gallery.py", file=sys.stderr)
     return 1
 
 

@@ -10,9 +10,10 @@ They are one list. Versions stay as they are where pyproject.toml allows them; u
 
 from __future__ import annotations
 
+import argparse
 import re
+import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = ("test", "lint", "docs")
-"""Those that CI installs; the others are parts of them, or need hardware."""
+"""Those that CI installs. What only the others name has no pin."""
 FOR_EDITABLE = ("editables>=0.5",)
 """What hatchling asks for besides, for `pip install -e`."""
 LOWEST_PYTHON = "3.10"
@@ -114,7 +115,18 @@ def resolve(options: list[str]) -> list[str]:
 
 
 def main() -> None:
-    found = resolve(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--upgrade", action="store_true", help="of all packages")
+    parser.add_argument("--upgrade-package", action="append", default=[], metavar="NAME")
+    given = parser.parse_args()
+    if shutil.which("uv") is None:
+        parser.error("uv is not installed: pip install uv")
+    options = ["--upgrade"] if given.upgrade else []
+    for name in given.upgrade_package:
+        options += ["--upgrade-package", name]
+    found = resolve(options)
     LOCK.write_text(lock_text(found), encoding="utf-8")
     CONSTRAINTS.write_text(constraints_text(found), encoding="utf-8")
 

@@ -7,6 +7,7 @@ lorakit.recipe.peers.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -202,16 +203,21 @@ def filled(page: str, text: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
     stale = []
     for page in PAGES:
         file = FOLDER / f"{page}.md"
         text = file.read_text(encoding="utf-8")
         if filled(page, text) != text:
             stale.append(str(file))
-            if "--check" not in sys.argv:
+            if not check:
                 file.write_text(filled(page, text), encoding="utf-8")
-    if stale and "--check" in sys.argv:
-        sys.exit(f"not up to date: {', '.join(stale)}; run scripts/make_peer_pages.py")
+    if stale and check:
+        sys.exit(f"not up to date: {', '.join(stale)}; run python scripts/make_peer_pages.py")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ replaced. `tests/test_results.py` compares, and looks for every other number of 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -183,10 +184,15 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 def main() -> int:
-    stale = [path for path, text in pages() if path.read_text("utf-8") != text]
-    if "--check" in sys.argv:
-        print("\n".join(f"{path} is not up to date" for path in stale))
-        return len(stale) > 0
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if parser.parse_args().check:
+        stale = [path for path, text in pages() if path.read_text("utf-8") != text]
+        for path in stale:
+            print(f"{path} is not up to date", file=sys.stderr)
+        return int(bool(stale))
     for path, text in (*pages(), *pictures()):
         path.write_text(text, encoding="utf-8")
     return 0

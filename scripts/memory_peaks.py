@@ -10,6 +10,7 @@ as it is run, and without the gaps that blocks of many sizes leave in glibc's he
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -21,8 +22,6 @@ from lorakit.bench._machine import machine
 
 FILE = Path(__file__).resolve().parent.parent / "results" / "performance" / "memory.json"
 LORAKIT = [sys.executable, "-m", "lorakit"]
-
-
 WITHOUT_GAPS = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
 """Every block from this size on is mapped by itself."""
 
@@ -34,12 +33,18 @@ def measured(given: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(command, env={**os.environ, **environment})
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"lorakit train ended with {status}")
+        sys.exit(f"lorakit train ended with {os.waitstatus_to_exitcode(status)}")
     return round(usage.ru_maxrss / 1024)
 
 
 def main() -> None:
-    what, *given = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", help="name of the row")
+    parser.add_argument("recipe", nargs="+", help="recipe and its overrides")
+    read = parser.parse_args()
+    what, given = read.what, read.recipe
     checked = subprocess.run(
         [*LORAKIT, "check", *given, "--json"], stdout=subprocess.PIPE, check=True, text=True
     )

@@ -9,8 +9,10 @@ before raw files were kept.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,8 +104,8 @@ def first(name: str) -> str:
     times = read(name)["times"]["step"]
     rows = []
     for variant, seconds in times["seconds"].items():
-        middle = sorted(seconds)[len(seconds) // 2]
-        rows.append([f"`{variant}`", f"{times['first'][variant] / middle:.2f}"])
+        median = statistics.median(seconds)
+        rows.append([f"`{variant}`", f"{times['first'][variant] / median:.2f}"])
     return markdown(["variant", "first step over the later ones"], rows)
 
 
@@ -119,8 +121,8 @@ def milliseconds(name: str) -> str:
         for way, seconds in times["seconds"].items():
             # a switch goes through four adapters
             share = 4 if stage == "switch" else 1
-            middle = sorted(seconds)[len(seconds) // 2] / share
-            rows.append([stage, f"`{way}`", f"{1000 * middle:.1f}"])
+            median = statistics.median(seconds) / share
+            rows.append([stage, f"`{way}`", f"{1000 * median:.1f}"])
     return markdown(["stage", "way", "ms of processor time"], rows, names=2)
 
 
@@ -202,9 +204,17 @@ def rendered(page: str) -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    given = parser.parse_args()
     pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
-    if "--check" in sys.argv:
-        return int(any(rendered(text) != text for text in pages.values()))
+    if given.check:
+        stale = [page for page, text in pages.items() if rendered(text) != text]
+        for page in stale:
+            print(f"{page} is not up to date: run python scripts/performance.py", file=sys.stderr)
+        return int(bool(stale))
     for page, text in pages.items():
         page.write_text(rendered(text), encoding="utf-8")
     return 0

@@ -138,8 +138,9 @@ class Bench(ABC):
         for condition in fields(setting):
             value = getattr(setting, condition.name)
             if condition.name not in (*ALWAYS, *self.reads) and value != condition.default:
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise InputError(
-                    f"--{condition.name} {value} is not an option of bench {self.name}; "
+                    f"--{condition.name} {shown} is not an option of bench {self.name}; "
                     "leave it out"
                 )
         for peer in setting.against:

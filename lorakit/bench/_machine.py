@@ -9,7 +9,8 @@ from typing import Any
 
 from lorakit.runs.environment import version_of
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "loralib")
+PACKAGES = ("torch", "transformers", "peft", "trl", "loralib", "bitsandbytes")
+"""PEFT imports bitsandbytes where it is installed, which takes some 0.7 s."""
 FEATURES = ("avx512_bf16", "amx_bf16")
 """Of a processor, as Linux names them; they decide how fast bf16 is."""
 

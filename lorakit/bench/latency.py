@@ -15,7 +15,6 @@ import copy
 import math
 import re
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,7 @@ from torch import nn
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, roles_of
-from lorakit.bench._rounds import Ratio, Rounds, measure
+from lorakit.bench._rounds import Ratio, Rounds, clock_of, measure
 from lorakit.bench.step import random_batch
 from lorakit.errors import InputError
 from lorakit.methods import Method, methods
@@ -209,9 +208,10 @@ def _measured(
 
     # the first pass allocates
     passes(models[BASE], 1)()
-    begin = time.perf_counter()
+    clock = clock_of(setting.device)
+    begin = clock()
     passes(models[BASE], 1)()
-    count = max(1, round(LEAST_SECONDS / (time.perf_counter() - begin)))
+    count = max(1, round(LEAST_SECONDS / (clock() - begin)))
     ways = {way: passes(model, count) for way, model in models.items()}
     seconds = measure(ways, setting.rounds, setting.device).seconds
     return Rounds({way: [value / count for value in of] for way, of in seconds.items()})

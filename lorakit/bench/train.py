@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from lorakit.bench._parts import PARTS, training_seconds
 from lorakit.bench._rounds import Rounds, turns
 from lorakit.errors import InputError
 from lorakit.recipe.schema import Recipe
+from lorakit.recipe.train import Train
 from lorakit.report.table import NOTHING, Table
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
@@ -31,6 +32,22 @@ STYLES = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded"
 """Peer -> style of `benchmarks.trainer`."""
 CAUSAL = {"trainer_best": "trainer", "sft": "sft"}
 """Peer -> script of `benchmarks.causal`; both are run with the faster attention."""
+SCRIPTS_HAVE = (
+    "epochs max_steps global_batch_size micro_batch_size learning_rate weight_decay warmup "
+    "schedule adam_betas adam_eps max_grad_norm label_smoothing precision group_by_length"
+).split()
+"""Fields of `train` that the peers' scripts take from the recipe."""
+SCHEDULES = ("linear", "cosine", "constant")
+"""Those of the scripts."""
+SAME_WORK = ("fast", "skip_bad_steps", "checkpoint", "power", "decay")
+"""Fields of `train` that are lorakit's own, or have no effect with these schedules."""
+OTHERS = {
+    "train": tuple(f for f in Train.model_fields if f not in (*SCRIPTS_HAVE, *SAME_WORK)),
+    "data": ("padding", "packing"),
+    "model": ("quantize", "new_tokens"),
+    "evaluate": ("patience",),
+}
+"""Section -> fields that change the work, and that the scripts do not have."""
 Words = list[str]
 
 
@@ -46,6 +63,8 @@ class TrainBench(Bench):
         setting = replace(setting, recipe=(*setting.recipe, first_seed))
         is_causal = recipe.task.head is Head.CAUSAL
         tried, left_out = _scripts(setting.against, recipe.task.head)
+        if tried:
+            refuse_other_settings(recipe, tried)
         if tried and not is_causal:
             _refuse_other_evaluations(recipe)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
@@ -131,6 +150,27 @@ def _scripts(against: Sequence[str], head: Head) -> tuple[dict[str, dict[str, Wo
     return found, [peer for peer in against if peer not in found]
 
 
+def refuse_other_settings(recipe: Recipe, peers: Collection[str]) -> None:
+    """InputError: lorakit would do other work than the scripts of these peers."""
+    found = {}
+    for section, names in OTHERS.items():
+        settings = getattr(recipe, section)
+        for name, field_ in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            if name in names and value != field_.get_default(call_default_factory=True):
+                found[f"{section}.{name}"] = getattr(value, "name", value)
+    if set(peers) == {"padded"}:
+        found.pop("data.padding", None)
+    if recipe.train.schedule not in SCHEDULES:
+        found["train.schedule"] = recipe.train.schedule
+    if found:
+        given = ", ".join(f"{name}={value}" for name, value in found.items())
+        raise InputError(
+            f"bench train: the recipe has {given}, which the peers' scripts do not have; remove "
+            "it, or measure with --against none"
+        )
+
+
 def _refuse_other_evaluations(recipe: Recipe) -> None:
     """InputError: lorakit would not evaluate as often as `benchmarks.trainer`, whose evaluations
     count as training."""
@@ -146,14 +186,15 @@ def _refuse_other_evaluations(recipe: Recipe) -> None:
 
 
 def _process(words: Words, setting: Setting) -> tuple[dict[str, Any], float]:
-    """What the run of a seed says, and the processor seconds of its process.
+    """What the run of a seed says, and the processor seconds of its process, without those of a
+    peer's process that are not the peer's own (`apart`).
 
     Every process gets the threads of this one.
     """
     before = _seconds_of_children()
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     found, *_ = run_module([*words, *setting.recipe])
-    return found, _seconds_of_children() - before
+    return found, _seconds_of_children() - before - found.get("apart", 0.0)
 
 
 def _same_tokens(done: Mapping[str, _Way]) -> Check:

@@ -117,6 +117,23 @@ def test_peers_adapt_the_recipe_s_targets(name):
     assert places["peft"] == places["loralib"] == places["lorakit"]
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["quickstart", "quickstart_generate"])
+def test_the_layers_of_loralib_are_on_the_device_of_the_base(name):
+    """`meta` stands for a GPU."""
+    from benchmarks.peers import with_loralib
+
+    recipe = load_recipe(name, []).recipe
+    model = with_loralib(bare(recipe, 1, 0.0).to("meta"), recipe.method.targets, 2, 4, 0.0)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_an_option_with_several_values_is_shown_as_it_was_given():
+    setting = Setting(against=(), bottlenecks=(4, 8))
+    with pytest.raises(InputError, match="--bottlenecks 4,8 is not"):
+        benches.get("step").checked(_recipe("quickstart"), setting)
+
+
 def test_a_head_trains_itself_and_is_not_adapted():
     recipe = load_recipe("quickstart", ["method.targets=[all-linear]"]).recipe
     found = attached(bare(recipe, 1, 0.0), recipe.method)

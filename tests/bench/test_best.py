@@ -19,7 +19,10 @@ from lorakit.bench.train import _same_tokens, _scripts, _Way
 from lorakit.errors import InputError
 from lorakit.events import SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
+from lorakit.recipe.train import Train
 from lorakit.tasks import Head, tasks
+from tests.commands import python
+from tests.modules import ROOT
 
 SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
 
@@ -148,6 +151,108 @@ def test_evaluations_that_peers_do_not_make_are_refused(often):
     recipe = load_recipe("quickstart", [often]).recipe
     with pytest.raises(InputError, match=often):
         benches.get("train").run(recipe, Setting(against=("tuned",), recipe=("quickstart", often)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "train.optimizer=lion",
+        "train.gradient_checkpointing=true",
+        "train.schedule=wsd",
+        "data.padding=max_length",
+        "evaluate.patience=1",
+    ],
+)
+def test_work_that_peers_do_not_do_is_refused(other):
+    recipe = load_recipe("quickstart", [other]).recipe
+    setting = Setting(against=("tuned",), recipe=("quickstart", other))
+    with pytest.raises(InputError, match=other.replace("true", "True")):
+        benches.get("train").run(recipe, setting)
+
+
+def test_a_padded_recipe_is_compared_with_padded_peers():
+    recipe = load_recipe("quickstart", ["data.padding=max_length"]).recipe
+    train.refuse_other_settings(recipe, ["padded"])
+    with pytest.raises(InputError, match="padding"):
+        train.refuse_other_settings(recipe, ["padded", "tuned"])
+
+
+def test_every_field_of_train_is_the_scripts_or_refused_or_without_effect():
+    fields = (*train.SCRIPTS_HAVE, *train.SAME_WORK, *train.OTHERS["train"])
+    assert sorted(fields) == sorted(Train.model_fields)
+
+
+@pytest.mark.peers
+def test_the_scripts_have_the_recipe_s_settings(tmp_path):
+    from benchmarks.watched import arguments_of
+
+    changed = (
+        "train.precision=bf16",
+        "train.global_batch_size=12",
+        "train.micro_batch_size=4",
+        "train.max_steps=3",
+        "train.adam_betas=[0.8, 0.95]",
+        "train.schedule=constant",
+    )
+    found = arguments_of(load_recipe("quickstart", list(changed)).recipe, str(tmp_path), 0)
+    assert found["bf16"]
+    assert not found["fp16"]
+    assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (4, 3)
+    assert found["max_steps"] == 3
+    assert (found["adam_beta1"], found["adam_beta2"]) == (0.8, 0.95)
+    assert found["lr_scheduler_type"] == "constant_with_warmup"
+
+
+@pytest.mark.peers
+def test_a_peer_s_base_is_in_the_recipe_s_dtype():
+    """The tiny encoder is stored in half precision."""
+    from benchmarks.trainer import _adapted
+
+    model = _adapted(load_recipe("quickstart", []).recipe, "dynamic")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.peers
+def test_the_epoch_that_counts_is_lorakit_s():
+    from benchmarks.trainer import kept_epoch
+
+    key = "eval_validation_accuracy"
+    history = [{"epoch": 1, key: 80.0}, {"epoch": 2, key: 90.0}, {"epoch": 3, key: 90.0}]
+    history += [{"epoch": 4, key: 70.0}, {"train_runtime": 1.0}]
+    best = load_recipe("quickstart", []).recipe
+    last = load_recipe("quickstart", ["evaluate.keep=last"]).recipe
+    assert kept_epoch(best, history)[0]["epoch"] == 3
+    assert kept_epoch(last, history)[0]["epoch"] == 4
+
+
+@pytest.mark.peers
+def test_a_peer_s_rows_are_cut_where_lorakit_cuts_them(tokenizer):
+    from benchmarks.causal import encoded
+
+    (row,) = encoded([("w0 w1 w2", "w3 w4")], tokenizer(), 5)
+    assert len(row["input_ids"]) == 5
+    assert row["labels"] == [-100] * 3 + row["input_ids"][3:]
+
+
+def test_what_is_not_the_peer_s_is_not_counted(monkeypatch):
+    found = {"parts": {}, "apart": 0.75}
+    monkeypatch.setattr(train, "run_module", lambda words: [found])
+    monkeypatch.setattr(train, "_seconds_of_children", iter([10.0, 15.0]).__next__)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert train._process(["benchmarks.trainer"], Setting(against=())) == (found, 4.25)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("script", ["trainer", "causal"])
+def test_a_peer_s_libraries_are_imported_before_lorakit(script):
+    code = "import sys; import benchmarks._libraries as at; print('lorakit' in sys.modules)"
+    assert python("-c", code).stdout.strip() == "False"
+    lines = (ROOT / "benchmarks" / f"{script}.py").read_text("utf-8").splitlines()
+    firsts = [line.split()[1].split(".")[0] for line in lines if line.startswith("from ")]
+    own = firsts.index("benchmarks")
+    assert lines[lines.index("from benchmarks._libraries import LIBRARIES_S") - 1] == ""
+    assert {"peft", "transformers"} <= set(firsts[:own])
+    assert "lorakit" not in firsts[:own]
 
 
 class _Uniform(torch.nn.Module):

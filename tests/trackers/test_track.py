@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from threading import Event as Flag
 from types import SimpleNamespace
@@ -178,3 +179,21 @@ def test_each_writes_on_this_machine(name, tmp_path, monkeypatch, caplog):
         tracking(STEP)
     assert caplog.records == [] or all(r.name != "lorakit.trackers._track" for r in caplog.records)
     assert [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_tensorboard_has_each_step_of_a_resumed_seed_once(tmp_path, caplog):
+    """In the seed's folder, so that `tensorboard --logdir runs` names the seeds."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seed = tmp_path / "run" / "seed0"
+    seed.mkdir(parents=True)
+    for resumed_from, loss in ((0, 1.0), (2, 2.0)):
+        run = TrackedRun("run/seed0", seed, tmp_path, {"a": 1}, step=resumed_from)
+        with Tracking(["tensorboard"], run) as tracking:
+            for step in range(resumed_from + 1, 5):
+                tracking(replace(STEP, step=step, loss=loss))
+    assert not [record for record in caplog.records if record.name == _track.log.name]
+    assert all(path.is_relative_to(seed) for path in tmp_path.rglob("events.out.tfevents*"))
+    found = EventAccumulator(str(seed / "tensorboard")).Reload().Scalars("train/loss")
+    assert [(one.step, one.value) for one in found] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]

@@ -27,11 +27,12 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Checkpoint, Train
 from lorakit.tasks import Head
-from lorakit.training import checkpoint, refuse, saving, stop, update
+from lorakit.training import checkpoint, loop, refuse, saving, stop, update
 from lorakit.training.accumulation import Accumulator
 from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, State, damage, newest, save
 from lorakit.training.loop import train
 from lorakit.training.plan import batches_from
+from lorakit.training.progress import BestState, TrainingProgress
 from lorakit.training.rng import restore_rng, rng_state
 from lorakit.training.saving import Checkpoints, _fitting
 from lorakit.training.setup import Setup
@@ -62,11 +63,12 @@ class Rig:
         fp16: bool = False,
         scale: float = 2.0**30,
         precision: str = "no",
+        draws: bool = False,
         **settings: Any,
     ):
         self.tiny, self.folder, self.method = tiny, folder, method or LoRA(r=4, dropout=0.1)
         self.precision, self.fp16, self.attempts = precision, fp16, 0
-        self.scale = scale
+        self.scale, self.draws = scale, draws
         self.every = {"every_steps": every, "minutes": None}
         values = {
             "epochs": 2,
@@ -110,12 +112,14 @@ class Rig:
                 happen(what)
 
         def score(scored: Any, _last: bool) -> dict[str, dict[str, float]]:
+            drawn = float(torch.rand(3).sum()) if self.draws else 0.0
             if during == "score" and progress() == at:
                 happen(what)
             scored.eval()
             with torch.no_grad():
                 logits = scored(**model.inputs).logits
-            return {"validation": {"m": float(logits.float().sin().sum()), "n": math.nan}}
+            found = float(logits.float().sin().sum()) + drawn
+            return {"validation": {"m": found, "n": math.nan}}
 
         def progress() -> int:
             return max((step for kind, step in self.events if kind == "step"), default=0)
@@ -231,6 +235,16 @@ def test_a_signal_writes_a_checkpoint_and_goes_on(rig, number, during):
         assert end.value.exit_code == 128 + number
         assert newest(disturbed.folder).state.step == seen
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    _same(disturbed(), wanted)
+
+
+@pytest.mark.parametrize("during", ["step", "score"])
+def test_an_evaluation_that_draws_begins_again_with_the_same_numbers(rig, during):
+    """It is stopped after it drew some: its answers, or its dropout."""
+    wanted = rig("straight", draws=True)()
+    disturbed = rig("disturbed", draws=True, every=None)
+    with pytest.raises(Stopped):
+        disturbed(3, signal.SIGINT, during)
     _same(disturbed(), wanted)
 
 
@@ -399,6 +413,72 @@ def test_random_numbers_go_on():
     draw()
     restore_rng(state)
     assert draw() == wanted
+
+
+class _Restored:
+    """A checkpoint of two processes, as process `rank` of some takes it up."""
+
+    def __init__(self, folder: Path, monkeypatch, rank: int):
+        rng = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            rng.append(rng_state())
+        save(folder, _state(40), TENSORS, rng, 2)
+        accelerator = SimpleNamespace(process_index=rank, scaler=None, distributed_type=None)
+        attachment = SimpleNamespace(trained=dict, remember=lambda memory: None)
+        monkeypatch.setattr(saving, "restore_optimizer", lambda *_: None)
+        progress = TrainingProgress(BestState(None, Evaluate()), 99)
+        kept = Checkpoints(folder, Checkpoint(), newest(folder))
+        rule = SimpleNamespace(held_by=lambda attachment: {})
+        torch.manual_seed(7)
+        keeper = saving.Keeper(kept, attachment, accelerator, progress, rule)
+        keeper.restore(SimpleNamespace(optimizer=None))
+        self.drawn = torch.rand(4)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_goes_on_with_its_own_random_numbers(tmp_path, monkeypatch, rank):
+    torch.manual_seed(1 + rank)
+    wanted = torch.rand(4)
+    assert torch.equal(_Restored(tmp_path, monkeypatch, rank).drawn, wanted)
+
+
+def test_a_process_that_is_new_does_not_draw_what_it_drew_at_the_start(tmp_path, monkeypatch):
+    """The checkpoint is of two processes, and this is the third."""
+    known = []
+    for seed in (1, 2, 7):
+        torch.manual_seed(seed)
+        known.append(torch.rand(4))
+    drawn = _Restored(tmp_path, monkeypatch, 2).drawn
+    assert not any(torch.equal(drawn, one) for one in known)
+    assert torch.equal(drawn, _Restored(tmp_path, monkeypatch, 2).drawn)  # and yet the same
+
+
+def test_after_a_resume_an_exchange_comes_before_the_first_step(rig, monkeypatch):
+    """Where the first exchange lays the buckets out, as DDP does with three processes or more; it
+    leaves nothing behind."""
+    calls = []
+    prepared, nothing = loop.prepared, Accumulator.exchange_nothing
+
+    def laying_out(*given):
+        exchange = prepared(*given)
+        exchange.lays_out_later = True
+        return exchange
+
+    def watched(self):
+        calls.append(len(found.events))
+        nothing(self)
+
+    monkeypatch.setattr(loop, "prepared", laying_out)
+    monkeypatch.setattr(Accumulator, "exchange_nothing", watched)
+    found = rig("found")
+    wanted = rig("straight")()
+    with pytest.raises(Killed):
+        found(5)
+    assert calls == []
+    before = len(found.events)
+    _same(found(), wanted)
+    assert calls == [before]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +28,10 @@ from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 from lorakit.training import loop, loss, seeing
+from lorakit.training.accumulation import Accumulator
 from lorakit.training.loop import recompute_activations, train
-from lorakit.training.plan import Shares, TrainingPlan
+from lorakit.training.plan import Shares, TrainingPlan, own_part
+from lorakit.training.processes import Exchange
 from lorakit.training.refuse import refuse_dead
 from lorakit.training.setup import Setup
 from tests.attaching import attach
@@ -134,6 +137,87 @@ def test_accumulation_has_the_gradient_of_the_whole_batch(run, plain_steps, head
     assert max(float(g.abs().max()) for g in gradients[0].values()) > 1e-3
     assert_near(gradients[1], gradients[0])
     assert pieces.losses == pytest.approx(straight.losses, rel=rounding(torch.float32, TINY))
+
+
+class _OneOfTwo:
+    """What accelerate is to one of two processes that are run after each other. DDP leaves the mean
+    of the processes' gradients in each; the test takes it."""
+
+    num_processes = 2
+    device = torch.device("cpu")
+    mixed_precision = "no"
+
+    def __init__(self) -> None:
+        self.reduced: list[str] = []
+
+    def prepare(self, *given: Any) -> Any:
+        return given
+
+    def no_sync(self, _model: nn.Module) -> Any:
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def reduce(self, total: torch.Tensor, how: str) -> torch.Tensor:
+        self.reduced.append(how)
+        return total
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("head", MODELS)
+def test_two_processes_have_the_gradient_of_one(tiny, head, penalised):
+    """Five examples at once, and three on one process and two on the other, in micro batches of
+    two, of which one is empty; the penalty is added once."""
+    family, kind, changes = MODELS[head]
+    model = tiny(family, kind, **changes)
+    attachment = attach(LoRA(r=4, alpha=8), model)
+    trained = attachment.trained()
+    examples = separable(head)[:5]
+    setup = Setup(
+        examples=examples,
+        head=head,
+        pad_id=0,
+        train=Train(),
+        evaluate=Evaluate(),
+        seed=0,
+        watched=None,
+    )
+
+    def penalty():
+        return sum(p.square().sum() for p in trained.values()) if penalised else None
+
+    def gradients(accelerator, processes):
+        accelerator.num_processes = processes
+        optimizer = torch.optim.SGD(trained.values(), lr=1.0)
+        exchange = Exchange(accelerator, model.model, optimizer)
+        accumulate = Accumulator(setup, exchange, False, penalty)
+        shares = Shares(2, 2, 2) if processes == 2 else Shares(1, 5, 1)
+        optimizer.zero_grad()
+        sums = [
+            accumulate(
+                [[examples[i] for i in part] for part in own_part(range(5), shares, rank)],
+                sum(e.trained for e in examples),
+                [float(rank), 1.0],
+            )
+            for rank in range(processes)
+        ]
+        return torch.stack(sums).sum(0), {
+            name: p.grad.clone() / processes for name, p in trained.items() if p.grad is not None
+        }
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in trained.values():
+            p.normal_(std=0.1)
+    model.model.eval()
+    one, wanted = gradients(_OneOfTwo(), 1)
+    accelerator = _OneOfTwo()
+    two, found = gradients(accelerator, 2)
+    assert max(float(g.abs().max()) for g in wanted.values()) > 1e-3
+    assert_near(found, wanted)
+    assert two.tolist() == pytest.approx([float(one[0]), 1.0, 2.0], rel=1e-5)
+    assert accelerator.reduced == ["sum", "sum"]
 
 
 @pytest.mark.parametrize("head", MODELS)

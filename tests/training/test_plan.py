@@ -36,6 +36,26 @@ def test_a_plan_is_of_its_seed_and_epoch(by_length):
     assert len({str(plan(seed, epoch)) for seed in (0, 1, 2) for epoch in (0, 1, 2)}) == 9
 
 
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 1), (1, 3)])
+def test_the_order_is_that_of_every_version(seed, epoch):
+    """By hand. A checkpoint holds the number of a step and not its examples, so a run that a later
+    version resumes must meet the same ones."""
+    import numpy as np
+
+    n, size = 250, 2
+    lengths = _lengths(n)
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(n).tolist()
+    plain = [order[i : i + size] for i in range(0, n, size)]
+    assert epoch_batches(lengths, size, seed, epoch, by_length=False) == plain
+    long_first = [
+        sorted(order[i : i + 50 * size], key=lambda i: -lengths[i]) for i in range(0, n, 50 * size)
+    ]
+    cut = [group[i : i + size] for group in long_first for i in range(0, len(group), size)]
+    grouped = [cut[i] for i in rng.permutation(len(cut))]
+    assert epoch_batches(lengths, size, seed, epoch, by_length=True) == grouped
+
+
 def test_the_plan_does_not_touch_the_global_random_state():
     import numpy as np
     import torch

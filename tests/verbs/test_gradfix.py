@@ -110,6 +110,35 @@ def test_one_example_has_the_mean_and_the_vote(member, later):
     assert any(not torch.equal(mean[path], more[path]) for path in mean)
 
 
+@pytest.mark.parametrize("count", [2, 9])
+def test_the_mean_and_the_vote_are_those_by_hand(member, later, count):
+    """One gradient of each example: the sign of minus their sum, and of minus the sum of their
+    signs, where even votes keep nothing."""
+    base = on(member, later)
+    examples = _examples(member, base, count)
+    assert len(examples) == count
+    found = {sign: gradient_signs(member, base, examples, sign) for sign in ("mean", "vote")}
+    head = member.source.recipe.task.head
+    weights = {path: base.model.get_submodule(path).weight for path in member.products}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    each = [
+        torch.autograd.grad(loss_of(base, [example], head), list(weights.values()))
+        for example in examples
+    ]
+    differ = even = 0
+    for path, gradients in zip(weights, zip(*each, strict=True), strict=True):
+        one = torch.stack(gradients)
+        mean, vote = -one.sum(0).sign(), -one.sign().sum(0).sign()
+        assert float((found["vote"][path] == vote).double().mean()) > 0.99
+        assert float((found["mean"][path] == mean).double().mean()) > 0.99
+        differ += int((mean != vote).sum())
+        even += int((vote == 0).sum())
+    total = sum(weight.numel() for weight in weights.values())
+    assert differ > 0.05 * total
+    assert (even > 0.05 * total) == (count == 2)
+
+
 def test_the_mean_does_not_depend_on_how_the_batch_is_cut(member, later, monkeypatch):
     base = on(member, later)
     examples = _examples(member, base, 9)

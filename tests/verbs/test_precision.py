@@ -12,6 +12,7 @@ CASES = {
     "no bf16 here": ([], False, "fp32", "fp32"),
     "the base trains": (["method=full"], True, "fp32", "bf16"),
     "biases of the base train": (["method=bitfit"], True, "fp32", "bf16"),
+    "rows of the base train": (["model.new_tokens=[new]"], True, "fp32", "bf16"),
     "a dtype was chosen": (["model.dtype=fp16"], True, "fp16", "fp32"),
     "quantized": (["model.quantize=nf4"], True, "fp32", "fp32"),
 }
