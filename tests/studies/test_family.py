@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lorakit.methods import methods
-from lorakit.runs.result import SeedResult
+from lorakit.runs.result import Check, SeedResult
 from lorakit.studies.choice import trial_of
 from lorakit.studies.family import (
     Difference,
@@ -107,6 +107,36 @@ def test_a_method_with_a_seed_that_collapsed_is_last(tmp_path):
     assert [row[0] for row in family_table(found).rows] == ["full", "lora", "dora"]
     assert family_table(found).rows[2][2] == "–"
     assert draw_family(found) is not None
+
+
+def test_the_merge_error_of_a_row_is_the_largest_of_its_seeds(tmp_path):
+    for seed, checks in enumerate([[("merge", 2e-6), ("alive", 9.0)], [("merge", 5e-6)], []]):
+        folder = tmp_path / "run" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        SeedResult(
+            seed=seed,
+            scores={"v": {"accuracy": 80.0 + seed}},
+            base_scores={},
+            epochs=1.0,
+            steps=1,
+            seconds={},
+            checks=tuple(Check(name=name, passed=True, value=value) for name, value in checks),
+        ).write(folder / "result.json")
+    cell = CellResult(
+        label="lora",
+        recipe="r",
+        point={"learning_rate": 4e-4},
+        overrides=(),
+        run=str(tmp_path / "run"),
+        log=None,
+        state="done",
+        metric=("v", "accuracy"),
+        seeds=(0, 1, 2),
+        scores={seed: {"v": {"accuracy": 80.0 + seed}} for seed in range(3)},
+        trainable=10,
+    )
+    [row] = family_of(StudyResult(name="s", file="s", axes=(), cells=(cell,)), {}, 0.05).rows
+    assert (row.merge_error, row.rate, row.scores) == (5e-6, 4e-4, (80.0, 81.0, 82.0))
 
 
 @pytest.mark.slow

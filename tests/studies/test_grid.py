@@ -238,6 +238,29 @@ def test_some_runs_have_settings_of_their_own(study):
     assert len(rates) == 4
 
 
+def test_what_is_nearer_to_a_run_comes_later(study):
+    """For all, for a cell, for the runs at a place in the order of the file, on the command
+    line."""
+    path = study("""\
+recipes: quickstart
+set: {train.learning_rate: 1}
+cells:
+  a: {train.epochs: 1, train.learning_rate: 2}
+  b: {train.epochs: 2, train.learning_rate: 2}
+  c: {train.epochs: 3}
+grid: {data.limit.train: [10, 20]}
+where:
+  - {at: {cell: b}, set: {train.learning_rate: 3}}
+  - {at: {cell: b, train: 20}, set: {train.learning_rate: 4}}
+""")
+
+    def rates(*more):
+        return [c.loaded.recipe.train.learning_rate for c in load_study(path, more).cells]
+
+    assert rates() == [2, 2, 3, 4, 1, 1]
+    assert rates("train.learning_rate=5") == [5] * 6
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -11,7 +11,7 @@ import pytest
 from lorakit.report.changes import mean_norms, means
 from lorakit.report.curves import mean_curves
 from lorakit.studies.page import RunView, best_of, change_map, render_study, scores_of
-from lorakit.studies.plot import plot
+from lorakit.studies.plot import _points, plot
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.run import is_incomplete
 from lorakit.studies.tables import study_table
@@ -143,6 +143,23 @@ def test_the_best_run_is_that_of_the_greatest_mean():
     assert best_of(study(*cells, other)) is None, "accuracy and F1 are not compared"
     another_task = cell("e", {0: 99.0}, task="glue/rte")
     assert best_of(study(*cells, another_task)) is None
+
+
+def test_the_best_run_by_a_loss_is_that_of_the_least_mean():
+    def of(label, *losses):
+        scores = {seed: {"validation": {"loss": loss}} for seed, loss in enumerate(losses)}
+        found = cell(label, {}, metric=("validation", "loss"))
+        return found.model_copy(update={"scores": scores})
+
+    cells = [of("a", 0.5, 0.3), of("b", 0.1, 0.6), of("c", 0.45)]
+    assert best_of(study(*cells)).label == "b"  # type: ignore[union-attr]
+
+
+def test_a_point_is_the_mean_and_the_std_over_the_seeds_in_the_order_of_the_axis():
+    group = [cell("8", {0: 90.0, 1: 70.0, 2: 80.0}), cell("2", {0: 50.0})]
+    x, mean, std = _points(group, [8, 2])
+    assert (x, mean) == ((2, 8), (50.0, 80.0))
+    assert std == pytest.approx((0.0, 10.0))
 
 
 @pytest.mark.parametrize(
