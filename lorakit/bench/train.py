@@ -48,6 +48,9 @@ OTHERS = {
     "evaluate": ("patience",),
 }
 """Section -> fields that change the work, and that the scripts do not have."""
+ON_A_GPU = (
+    "times are of the processor: what a GPU does while the processor does not wait is not in them"
+)
 Words = list[str]
 
 
@@ -80,8 +83,10 @@ class TrainBench(Bench):
         chosen = {"lorakit": done["lorakit"]}
         chosen |= {one.name: done[key_of(one.name, one.setting)] for one in found}
         best = [one for one in found if len(one.tried) > 1]
-        left = [f"{peer} is left out: it does not train this head" for peer in left_out]
-        return _measured(chosen, is_causal, best, left)
+        notes = [f"{peer} is left out: it does not train this head" for peer in left_out]
+        if setting.device == "cuda":
+            notes.append(ON_A_GPU)
+        return _measured(chosen, is_causal, best, notes)
 
 
 def _measured(

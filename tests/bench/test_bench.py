@@ -289,3 +289,23 @@ def test_training_is_measured_from_the_start_of_a_process():
             _recipe("quickstart"),
             Setting(against=(), rounds=2, recipe=("quickstart", "train.nothing=1")),
         )
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_a_causal_recipe_is_compared_in_its_training_part():
+    """With the settings of which the scripts once had none: both must still train the same."""
+    words = (
+        "quickstart_generate",
+        "data.limit={train: 64, validation: 4}",
+        "data.sample=48",
+        "data.max_length=30",
+        "train.epochs=1",
+        "train.micro_batch_size=8",
+        "decode.max_new_tokens=4",
+    )
+    setting = Setting(against=("trainer_best",), rounds=2, recipe=words)
+    recipe = load_recipe(words[0], list(words[1:])).recipe
+    measured = benches.get("train").checked(recipe, setting)
+    assert [ratio.of for ratio in measured.ratios] == ["training: lorakit"]
+    assert all(check.passed for check in measured.checks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,7 +142,10 @@ def test_one_seed_is_trained_by_every_way(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     recipe = load_recipe("quickstart", ["seeds=[5, 6]"]).recipe
     setting = Setting(against=("tuned",), rounds=2, recipe=("quickstart", "seeds=[5, 6]"))
-    benches.get("train").run(recipe, setting)
+    measured = benches.get("train").run(recipe, setting)
+    assert train.ON_A_GPU not in measured.notes
+    measured = benches.get("train").run(recipe, replace(setting, device="cuda"))
+    assert train.ON_A_GPU in measured.notes
     assert {words[0] for words in asked} == {"lorakit.bench._lorakit", "benchmarks.trainer"}
     assert {words[-1] for words in asked} == {"seeds=[5]"}
 
