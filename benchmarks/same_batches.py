@@ -1,0 +1,168 @@
+"""A recipe trained with PEFT and plain PyTorch on lorakit's batches, from the adapter with which
+lorakit starts.
+
+The base is loaded by transformers, the adapter by PEFT from a folder that `lorakit` wrote before
+the first step. Loop, optimizer, schedule and clipping are those of torch and transformers. Batches,
+their order and the metric are lorakit's, so the losses and scores of `lorakit train` on the same
+recipe, in fp32 and without dropout, differ by rounding alone. Prints one JSON line per seed.
+
+    python -m benchmarks.same_batches mpnet/glue_mrpc data.path=GLUE train.precision=fp32
+
+Source: PEFT's quick tour, and the page "Fine-tune a pretrained model" of transformers (its training
+loop in native PyTorch).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    get_linear_schedule_with_warmup,
+    set_seed,
+)
+
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.files import location
+from lorakit.bases.load import load
+from lorakit.batches import collate
+from lorakit.batches.encode import encode
+from lorakit.batches.token_rows import TokenRows
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.recipe import Recipe
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.attach import attach
+from lorakit.runs.precision import resolve_precision
+from lorakit.training.optim import warm_steps
+from lorakit.training.plan import TrainingPlan, batches_from, plan_of
+from lorakit.training.setup import Setup, setup_of
+from lorakit.verbs.train.about import about
+
+CPU = torch.device("cpu")
+
+
+def run(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Train one seed. Returns the loss of each step and the scores of each evaluation."""
+    recipe = resolve_precision(recipe)
+    refuse_others(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        setup, evaluated = _begin(recipe, seed, Path(folder))
+        config = {"num_labels": len(recipe.task.labels) or 1, **recipe.model.config}
+        model = AutoModelForSequenceClassification.from_pretrained(
+            location(recipe.model.name), dtype=torch.float32, **config
+        )
+        refuse_dropout(model)
+        model = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    plan = plan_of(recipe.train, recipe.evaluate, len(setup.examples), processes=1)
+    return {"seed": seed, **_train(recipe, model, setup, plan, evaluated)}
+
+
+def refuse_others(recipe: Recipe) -> None:
+    """ValueError: the recipe has a setting that this loop does not have."""
+    settings = recipe.train
+    if not isinstance(recipe.method, LoRA) or recipe.method.dropout:
+        raise ValueError("method: this loop trains lora without dropout")
+    if settings.precision != "fp32" or recipe.model.dtype != "fp32":
+        raise ValueError("train.precision: this loop trains in fp32")
+    if settings.schedule != "linear" or settings.optimizer.name != "adamw":
+        raise ValueError("train: this loop has AdamW and a linear schedule")
+    if settings.label_smoothing or recipe.data.packing:
+        raise ValueError("train.label_smoothing, data.packing: this loop does not have them")
+
+
+def refuse_dropout(model: nn.Module) -> None:
+    """ValueError: the base draws random numbers, in an order that is not lorakit's."""
+    if any(module.p for module in model.modules() if isinstance(module, nn.Dropout)):
+        raise ValueError("model.config: this loop trains a base without dropout")
+
+
+def _begin(recipe: Recipe, seed: int, folder: Path) -> tuple[Setup, dict[str, TokenRows]]:
+    """Write lorakit's adapter before the first step to `folder`; returns what it would train on,
+    and what it would score."""
+    set_seed(seed)
+    base = load(*recipe.base(), fast="off")
+    attachment = attach(recipe, base)
+    save_adapter(folder, attachment, about(recipe, base, attachment))
+    task, data = recipe.task, recipe.data
+
+    def encoded(split: str, examples: Sequence[Any]) -> TokenRows:
+        return encode(examples, base.tokenizer, task.head, data)
+
+    trained = data.drawn(task.read(task.train_split, data), seed)
+    rows = encoded(task.train_split, trained)
+    evaluated = {split: encoded(split, task.read(split, data)) for split in task.eval_splits}
+    return setup_of(recipe, rows, base.tokenizer.pad_token_id, seed), evaluated
+
+
+def _train(
+    recipe: Recipe, model: Any, setup: Setup, plan: TrainingPlan, evaluated: dict[str, TokenRows]
+) -> dict[str, Any]:
+    settings = recipe.train
+    optimizer = torch.optim.AdamW(
+        _groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=settings.adam_betas,
+        eps=settings.adam_eps,
+    )
+    warm = int(warm_steps(settings, plan.steps))
+    schedule = get_linear_schedule_with_warmup(optimizer, warm, plan.steps)
+    losses = []
+    evaluations = []
+    for step, chosen in enumerate(islice(batches_from(setup, 0), plan.steps), 1):
+        model.train()
+        loss = model(**setup.tensors([setup.examples[i] for i in chosen], CPU)).loss
+        loss.backward()
+        if settings.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if plan.is_evaluated(step):
+            scores = {split: score(recipe, model, setup, rows) for split, rows in evaluated.items()}
+            evaluations.append({"step": step, "scores": scores})
+            print(json.dumps(evaluations[-1]), file=sys.stderr, flush=True)
+    return {"evaluations": evaluations, "losses": losses}
+
+
+def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
+    """Without weight decay for biases and norms."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def score(recipe: Recipe, model: Any, setup: Setup, rows: TokenRows) -> dict[str, float]:
+    """The recipe's metrics on one split."""
+    model.eval()
+    task, size = recipe.task, recipe.evaluate.batch_size
+    predictions: list[Any] = []
+    targets: list[Any] = []
+    for part in _parts(rows, size):
+        batch = collate(part, task.head, setup.pad_id, max(item.length for item in part))
+        targets += batch.pop("labels").tolist()
+        predictions += [task.to_prediction(row) for row in model(**batch).logits.tolist()]
+    return task.score(predictions, targets)
+
+
+def _parts(rows: TokenRows, size: int) -> Iterable[Sequence[Any]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+if __name__ == "__main__":
+    loaded = load_recipe(sys.argv[1], sys.argv[2:]).recipe
+    for number in loaded.seeds:
+        print(json.dumps(run(loaded, number)), flush=True)

@@ -1,0 +1,58 @@
+"""PEFT and PyTorch on lorakit's batches: the same losses and scores as `lorakit train`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from torch import nn
+
+import lorakit
+from lorakit.events import SplitEvaluated, StepTaken
+from lorakit.recipe.load import load_recipe
+
+pytestmark = pytest.mark.peers
+pytest.importorskip("peft")
+
+SHORT = ("train.max_steps=12", "train.precision=fp32", "evaluate.every=0.25", "seeds=[3]")
+UNLIKE = ("train.precision=bf16", "train.schedule=cosine", "train.optimizer=sgd", "method=full")
+
+
+def test_lorakit_and_peft_take_the_same_steps(tmp_path, monkeypatch):
+    from benchmarks.same_batches import run
+
+    monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "cache"))
+    recipe = load_recipe("quickstart", list(SHORT)).recipe
+    theirs = run(recipe, 3)
+    events = []
+    found = lorakit.train(
+        "quickstart",
+        runs=tmp_path,
+        observe=events.append,
+        train={"max_steps": 12, "precision": "fp32"},
+        evaluate={"every": 0.25},
+        seeds=[3],
+    )
+    losses = [event.loss for event in events if isinstance(event, StepTaken)]
+    assert len(losses) == 12
+    assert theirs["losses"] == pytest.approx(losses, abs=2e-6)
+    ours = [event.scores for event in events if isinstance(event, SplitEvaluated)]
+    assert [entry["scores"]["validation"] for entry in theirs["evaluations"]] == ours
+    assert json.loads(json.dumps(theirs)) == theirs
+    assert found.passed
+
+
+@pytest.mark.parametrize("change", UNLIKE)
+def test_other_work_is_refused(change):
+    from benchmarks.same_batches import refuse_others
+
+    with pytest.raises(ValueError, match=change.split("=")[0].split(".")[0]):
+        refuse_others(load_recipe("quickstart", [*SHORT, change, "~expect"]).recipe)
+
+
+def test_a_base_with_dropout_is_refused():
+    from benchmarks.same_batches import refuse_dropout
+
+    refuse_dropout(nn.Dropout(0.0))
+    with pytest.raises(ValueError, match="dropout"):
+        refuse_dropout(nn.Sequential(nn.Dropout(0.1)))
