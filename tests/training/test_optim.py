@@ -104,3 +104,16 @@ def test_linear_and_cosine_end_at_zero():
         assert learning_rate(
             Train(schedule=schedule, learning_rate=1.0), 100, 100
         ) == pytest.approx(0, abs=1e-12)
+
+
+def test_min_rate_is_what_the_schedule_falls_to():
+    """By hand: the schedule falls from 1 to 0.2, not from 1 to 0 with a floor of 0.2."""
+    settings = Train(schedule="linear", warmup=0, learning_rate=1.0, min_rate=0.2)
+    rates = [learning_rate(settings, step, 4) for step in range(5)]
+    assert rates == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_restarts_begin_at_the_full_rate_and_end_at_zero():
+    settings = Train(schedule="cosine", warmup=0, learning_rate=1.0, restarts=2)
+    rates = [learning_rate(settings, step, 8) for step in (0, 2, 3, 4, 6, 8)]
+    assert rates == pytest.approx([1.0, 0.5, 0.146447, 1.0, 0.5, 0.0], abs=1e-6)
