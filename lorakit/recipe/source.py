@@ -147,6 +147,7 @@ class _Reader:
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path, data)
+            self._refuse_lost_space(key_node, value_node)
             self.marks[(*path, key)] = self._mark(key_node, value_node)
             data[key] = self.value(value_node, (*path, key))
         return data
@@ -167,6 +168,17 @@ class _Reader:
             )
         return key
 
+    def _refuse_lost_space(self, key: yaml.Node, value: yaml.Node) -> None:
+        """`{train:320}` is the key `train:320` without a value."""
+        if not (_is_plain(key) and _is_plain(value)) or value.value:
+            return
+        name, _, rest = key.value.partition(":")
+        if name and rest:
+            raise RecipeError(
+                f"{self.file}:{key.start_mark.line + 1}: {key.value!r} has no value; a space "
+                f"follows the colon: '{name}: {rest}'"
+            )
+
     def _mark(self, key: yaml.Node, value: yaml.Node) -> Mark:
         # the comment is after the value where key and value share a line, else after the key
         number = key.start_mark.line
@@ -176,6 +188,11 @@ class _Reader:
             return Mark(self.file, number + 1)
         found = _COMMENT.search(line[end.column :])
         return Mark(self.file, number + 1, found.group(1).strip() if found else "")
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    """Whether it is a scalar without quotes."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None
 
 
 def refuse_surrogates(text: str, where: str) -> None:

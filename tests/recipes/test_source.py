@@ -84,3 +84,14 @@ def test_every_shipped_recipe_is_written_as_before():
     for name in names():
         plain = load_recipe(name).recipe.plain()
         assert parse_yaml(dump_yaml(plain), "f")[0] == plain, name
+
+
+@pytest.mark.parametrize("text", ["{train:320}", "a: {b: 1, train:320}", "a:\n  train:320: \n"])
+def test_a_space_that_is_missing_after_a_colon_is_named(text):
+    with pytest.raises(RecipeError, match="train: 320"):
+        parse_yaml(text, "f")
+
+
+def test_a_colon_in_a_key_is_kept_where_it_has_a_value_or_quotes():
+    found, _ = parse_yaml("{a:b: 1, 'c:d': , e:f: '', g: }", "f")
+    assert found == {"a:b": 1, "c:d": None, "e:f": "", "g": None}
