@@ -10,13 +10,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from lorakit.compare.run import compare
+from lorakit.compare.groups import load_groups
+from lorakit.compare.run import _was_chosen_on, _weighted, compare
 from lorakit.compare.significance import Difference
 from lorakit.compare.table import Compared, sentence
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, score_answers
+from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Counts, Result, SeedResult
 from lorakit.tasks import tasks
 from lorakit.tasks._scoring import MetricTask
@@ -199,8 +202,8 @@ def test_a_group_of_more_seeds(pair, make_run):
     one = make_run("one", {"name": "bitfit"}, {7: answers_of(0.75, 300, 31)})
     found = compare([pair[0], one], resamples=100)
     assert {row.over for row in found.rows} == {"300 examples"}
-    first = Result.read(pair[0] / "result.json").seeds[0].scores["validation"]["accuracy"]
-    assert found.rows[0].score_against == first
+    first = Result.read(pair[0] / "result.json").seeds[0].scores["validation"]
+    assert {row.metric: row.score_against for row in found.rows} == first
     assert "over examples: the first 1 of the seeds of lora r=8 and of bitfit" in found.notes[0]
 
 
@@ -305,6 +308,62 @@ def test_the_order_of_lines_does_not_matter(pair):
         file = run / f"seed{seed}" / "predictions" / "validation.jsonl"
         file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
     assert compare(pair, resamples=100) == before
+
+
+def test_the_order_of_seeds_does_not_matter(pair):
+    """A pair is of the same seed in both runs."""
+    before = compare(pair, resamples=100)
+    result = Result.read(pair[1] / "result.json")
+    result.model_copy(update={"seeds": result.seeds[::-1]}).write(pair[1] / "result.json")
+    assert compare(pair, resamples=100) == before
+
+
+def test_the_split_that_no_epoch_was_chosen_on_comes_first(pair):
+    assert load_groups(pair, None)[0] == "validation"
+    for run in pair:
+        result = json.loads((run / "result.json").read_text())
+        result["recipe_values"]["task"] = {"name": "e2e"}
+        (run / "result.json").write_text(json.dumps(result))
+        for folder in run.glob("seed*/predictions"):
+            shutil.copy(folder / "validation.jsonl", folder / "test.jsonl")
+    assert load_groups(pair, None)[0] == "test"
+
+
+@pytest.mark.parametrize(
+    ("split", "keep", "chosen"),
+    [
+        ("validation_matched", "best", True),
+        ("validation_mismatched", "best", False),
+        ("validation_matched", "last", False),
+    ],
+)
+def test_only_the_first_split_chooses_the_epoch(split, keep, chosen):
+    recipe = load_recipe("glue_mnli", [f"evaluate.keep={keep}"]).recipe
+    assert split in recipe.task.eval_splits
+    assert _was_chosen_on(recipe, split) == chosen
+
+
+def test_a_group_s_metric_has_the_weights_of_its_examples():
+    """Groups that alternate: the place of an example is not that of its group's beginning."""
+
+    class Right:
+        @staticmethod
+        def weighted(said, right):
+            hits = np.array([one == other for one, other in zip(said, right, strict=True)])
+            return lambda weights: {"right": (weights * hits).sum(1) / weights.sum(1)}
+
+    first, second = (
+        {
+            str(i): {"prediction": said, "reference": "x", "group": "seen" if i % 2 else "new"}
+            for i, said in enumerate(text)
+        }
+        for text in ("xxoo", "xoxx")
+    )
+    weigh = _weighted(Right, list("0123"), (first, second), True, False)
+    found = weigh(np.array([[1, 2, 3, 4, 5, 6, 7, 8]]))
+    assert {key: value.item() for key, value in found.items()} == pytest.approx(
+        {"right": 23 / 36, "right_new": 13 / 16, "right_seen": 10 / 20}
+    )
 
 
 class TestRefused:
