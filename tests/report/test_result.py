@@ -41,7 +41,11 @@ def test_one_seed_has_no_spread(make_result):
     [
         (90.4, Published(value=89.7, spread=0.7), True, True),  # 90.4 - 89.7 is 0.7000000000000028
         (88.5, Published(value=89.2, spread=0.7), True, True),
+        # both printed numbers are rounded: 89.7 ± 0.7 may be 89.74 ± 0.74, which holds 90.48
+        (90.48, Published(value=89.7, spread=0.7), True, True),
         (90.51, Published(value=89.7, spread=0.7), True, False),
+        (89.76, Published(value=89.7, spread=0.0), True, True),
+        (89.71, Published(value=89.7, spread=0.7, kind="variance"), True, None),
         (88.0, Published(value=89.7, spread=0.7), True, False),
         (90.0, Published(value=89.7), True, None),
         (90.0, Published(value=89.7, spread=0.7), False, None),

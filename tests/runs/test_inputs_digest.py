@@ -1,9 +1,10 @@
 """The quick digest of a base's files."""
 
+import numpy as np
 from transformers import AutoConfig
 
 from lorakit.models import Model
-from lorakit.runs.inputs import BLOCK, base_files, quick_digest
+from lorakit.runs.inputs import BLOCK, WEIGHTS, base_files, quick_digest
 
 
 def test_an_exchange_of_two_parts_changes_it(tmp_path):
@@ -26,6 +27,18 @@ def test_a_changed_bit_changes_it(tmp_path):
         file.write_bytes(data)
         assert quick_digest(file) != whole
         data[place] ^= 0x80
+
+
+def test_two_changes_that_cancel_in_the_sums_change_it(tmp_path):
+    """A word grows by the weight of another one, and that one shrinks by the first's weight."""
+    words = np.full(2 * BLOCK // 8, 2**40, dtype="<u8")
+    file = tmp_path / "weights"
+    file.write_bytes(words.tobytes())
+    before = quick_digest(file)
+    words[:1] += WEIGHTS[1]
+    words[1:2] -= WEIGHTS[0]
+    file.write_bytes(words.tobytes())
+    assert quick_digest(file) != before
 
 
 def test_each_template_that_a_chat_may_use_is_an_input(tokenizer, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
-from lorakit.runs.labels import in_order_of, keep_problem_type, names_of
+from lorakit.errors import AdapterError
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.labels import in_order_of, keep_problem_type, names_of, refuse_other_labels
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,23 @@ def test_names_of_outputs(id2label, label2id, wanted):
 )
 def test_the_same_labels_are_put_in_the_order_of_the_outputs(names, labels, wanted):
     assert in_order_of(names, labels) == wanted
+
+
+@pytest.mark.parametrize(
+    ("names", "certain", "refused"),
+    [
+        (["equivalent", "not_equivalent"], True, True),
+        # those of a base whose head was replaced say nothing about the new head
+        (["equivalent", "not_equivalent"], False, False),
+        (["not_equivalent", "equivalent"], True, False),
+        (["yes", "no"], True, False),
+        ([], True, False),
+    ],
+)
+def test_outputs_in_another_order(names, certain, refused):
+    recipe = load_recipe("glue_mrpc").recipe
+    with pytest.raises(AdapterError) if refused else nullcontext():
+        refuse_other_labels(recipe, names, "m", certain)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,16 @@ def test_the_best_seed_of_a_run(run):
     chosen, why = choose_seed(run, None)
     assert scores[int(chosen.name[4:])] == max(scores.values())
     assert why == "the best of 2 seeds by accuracy"
+
+
+def test_the_best_loss_is_the_lowest(run):
+    def by_loss(result):
+        result["primary"] = "loss"
+        for seed, loss in zip(result["seeds"], (0.25, 0.5), strict=True):
+            seed["scores"]["validation"]["loss"] = loss
+
+    _rewrite(run, by_loss)
+    assert choose_seed(run, None) == (run / "seed0", "the best of 2 seeds by loss")
 
 
 def test_a_score_that_is_nan_is_never_the_best(run):
@@ -175,6 +187,23 @@ def test_a_start_was_trained_on_as_many_rows(run, tmp_path, trained_on, asked, s
             find_adapter("glue_mnli", started.parent, of)
         return
     assert find_adapter("glue_mnli", started.parent, of) == started / "seed0" / "adapter"
+
+
+def test_a_start_with_the_same_method_comes_before_a_newer_one(run, tmp_path):
+    runs = tmp_path / "runs"
+    for age, rank in ((20, 8), (10, 4)):
+        started = runs / f"glue_mnli-{rank:06}"
+        open_run(started, load_recipe("glue_mnli", [f"method.r={rank}"]).recipe, restart=False)
+        shutil.copytree(run / "seed0", started / "seed0")
+        shutil.copy(run / "result.json", started)
+        then = time.time() - age
+        os.utime(started / "result.json", (then, then))
+    for rank in (8, 4):
+        of = load_recipe("glue_mrpc", [f"method.r={rank}"]).recipe
+        found = find_adapter("glue_mnli", runs, of)
+        assert found == runs / f"glue_mnli-{rank:06}" / "seed0" / "adapter"
+    of = load_recipe("glue_mrpc", ["method.r=2"]).recipe
+    assert find_adapter("glue_mnli", runs, of).parents[1].name == "glue_mnli-000004"
 
 
 def test_a_classifier_of_peft_merges_without_its_task(trained, tmp_path):
