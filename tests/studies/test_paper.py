@@ -16,6 +16,7 @@ from lorakit.models import Model
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.shipped import names
 from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
+from lorakit.studies.paper_result import PaperEntry, average
 from lorakit.studies.paper_table import base_names, load_base, load_paper_table, table_names
 from lorakit.studies.plan import load_study
 from tests.tiers import unit_or_slow
@@ -465,3 +466,15 @@ def test_a_study_of_weights_spends_its_budget(name):
     assert len(used) >= 11
     assert 0.97 < max(used.values()) <= 1
     assert min(used.values()) > 0.8, used
+
+
+def test_an_average_has_the_seeds_of_its_weakest_part():
+    parts = [
+        PaperEntry(printed=None, printed_spread=None, ours=ours, seeds=seeds, wanted=5)
+        for ours, seeds in ((80.0, 3), (90.0, 1))
+    ]
+    entry = PaperEntry(printed=84.0, printed_spread=None)
+    found = average(entry, parts, comparable=True)
+    assert (found.ours, found.seeds, found.wanted) == (85.0, 1, 5)
+    assert found.difference == 1.0
+    assert average(entry, [*parts, None], comparable=True).ours is None

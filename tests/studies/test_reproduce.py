@@ -297,6 +297,14 @@ class TestWhatIsTaken:
         assert entry["seeds"] == 3
         assert sorted(entry["sources"]) == ["kept/two.json", "kept/zero.json", f"runs/{run.name}"]
 
+    def test_a_run_comes_before_a_file(self, folder, lorakit_cli):
+        (folder / "kept").mkdir()
+        before, _ = self.take(folder, lorakit_cli, "--json")
+        result([*self.LORA], [0]).write(folder / "kept" / "zero.json")
+        after, _ = self.take(folder, lorakit_cli, "--json")
+        assert before["ours"] == after["ours"] < 50
+        assert before["seeds"] == after["seeds"] == 3
+
     @pytest.mark.parametrize(
         "other",
         [

@@ -218,3 +218,15 @@ def test_curves_are_means_as_far_as_every_seed_went(logs):
     assert drawn({"r=8": cut}) not in ([], [picture])
     assert drawn({"r=8": {}}) == []
     assert drawn({str(i): logs for i in range(22)}) == [], "more lines than the eye tells apart"
+
+
+def test_a_column_for_each_metric_and_none_where_a_seed_lacks_it():
+    scores = {seed: {"validation": {"accuracy": 80.0 + seed, "f1": 70.0}} for seed in (0, 1)}
+    whole = cell("a", {}).model_copy(update={"scores": scores})
+    lacks = {0: scores[0], 1: {"validation": {"accuracy": 84.0}}}
+    found = study_table(study(whole, cell("b", {}).model_copy(update={"scores": lacks})))
+    assert found.header == ("r", "accuracy", "f1", "n")
+    assert found.rows == (
+        ("a", "80.50 ± 0.71", "70.00 ± 0.00", "2"),
+        ("b", "82.00 ± 2.83", "–", "2"),
+    )
