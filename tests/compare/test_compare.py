@@ -20,6 +20,7 @@ from lorakit.compare.table import Compared, sentence
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, score_answers
 from lorakit.recipe.load import load_recipe
+from lorakit.report.table import NOTHING
 from lorakit.runs.result import Counts, Result, SeedResult
 from lorakit.tasks import tasks
 from lorakit.tasks._scoring import MetricTask
@@ -153,6 +154,20 @@ def test_as_many_decimals_as_the_error_needs(value, error, text):
         "b", "a", "m", "3 examples", 1, 1, Difference(value, error, value, value, 0.5), True
     )
     assert text in sentence(row)
+
+
+@pytest.mark.parametrize(
+    ("p", "primary", "verdict"),
+    [
+        (0.05, True, "established"),
+        (0.0501, True, "not established"),
+        (math.nan, True, NOTHING),
+        (0.001, False, "descriptive"),
+    ],
+)
+def test_the_verdict(p, primary, verdict):
+    row = Compared("b", "a", "m", "3 seeds", 1, 1, Difference(0, 1, -2, 2, p), primary)
+    assert row.verdict == verdict
 
 
 def test_the_other_way_round(pair):

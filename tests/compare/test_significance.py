@@ -181,6 +181,18 @@ def test_seeds_that_show_no_spread(first, second):
     assert over_seeds(first, second) is None
 
 
+def test_one_run_s_seeds_may_be_equal():
+    found = over_seeds([1.0, 1.0, 1.0], [3.0, 5.0, 7.0])
+    assert found is not None
+    assert (found.value, found.error) == pytest.approx((4.0, math.sqrt(4 / 3)))
+
+
+def test_a_sum_in_another_order_is_as_large():
+    drawn = np.array([0.5, 1.5])
+    swapped = np.array([50.0 - 1e-8, 50.0 - 1e-6, 0.0])
+    assert _difference(50.0, drawn, swapped).p == 2 / 4
+
+
 def test_holm():
     """The example of Wikipedia's page on the Holm-Bonferroni method."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

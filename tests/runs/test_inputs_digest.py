@@ -41,6 +41,20 @@ def test_two_changes_that_cancel_in_the_sums_change_it(tmp_path):
     assert quick_digest(file) != before
 
 
+def test_the_template_and_the_adapter_to_start_from_are_inputs(tmp_path):
+    base, start = tmp_path / "base", tmp_path / "start"
+    start.mkdir()
+    AutoConfig.for_model("gpt2").save_pretrained(base)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    (start / "adapter_model.safetensors").write_bytes(b"1")
+    before = base_files(Model(name=str(base)), start)
+    assert {"config.json", "chat_template.jinja"} < set(before)
+    (start / "adapter_model.safetensors").write_bytes(b"2")
+    after = base_files(Model(name=str(base)), start)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"start_from: adapter_model.safetensors"}
+
+
 def test_each_template_that_a_chat_may_use_is_an_input(tokenizer, tmp_path):
     AutoConfig.for_model("gpt2").save_pretrained(tmp_path)
     made = tokenizer()

@@ -252,11 +252,13 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
     assert found(seed / "checkpoints")
 
 
-def test_another_base_is_refused(command, monkeypatch):
+@pytest.mark.parametrize("now", ["4:fp32=other", "5:fp32=unknown"])
+def test_another_base_is_refused(command, monkeypatch, now):
+    """Also where the fingerprints cannot be compared."""
     command.killed(5)
-    monkeypatch.setattr("lorakit.verbs.train.about.fingerprint", lambda *_: "4:fp32=other")
+    monkeypatch.setattr("lorakit.verbs.train.about.fingerprint", lambda *_: now)
     with pytest.raises(
-        InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"
+        InputError, match=rf"other weights \(fingerprint 4:fp32=\w+\S*, now {now}\)"
     ):
         command()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 
@@ -66,6 +67,15 @@ def test_texts(tmp_path, seed, name):
     for metric in result.scores["validation"]:
         with pytest.raises(InputError, match=rf"{metric} on validation is 4321"):
             refuse_other_scores(task, tmp_path, _with(result, metric, 4321.0))
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(1 + 1e-8, False), (1 + 1e-5, True)])
+def test_rounding_is_accepted_and_nothing_else(tmp_path, seed, factor, refused):
+    task = _task("bleu")
+    result = seed(task, _texts())
+    changed = _with(result, "bleu", factor * result.scores["validation"]["bleu"])
+    with pytest.raises(InputError) if refused else nullcontext():
+        assert refuse_other_scores(task, tmp_path, changed) == []
 
 
 def test_a_group_is_scored_too(tmp_path, seed):
