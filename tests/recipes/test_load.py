@@ -262,6 +262,27 @@ def test_what_does_not_change_the_setting_is_not_called_another(recipe):
     assert load_recipe(recipe(GOOD), ["data.path=x", "seeds=[3]"]).notes == ()
 
 
+def test_another_base_has_other_counts():
+    expect = load_recipe("glue_mrpc", ["model.name=roberta-large"]).recipe.expect
+    assert (expect.sites, expect.trainable) == (None, None)
+    assert expect.scores
+    assert expect.changed == ("model.name",)
+    assert load_recipe("glue_mrpc", ["train.epochs=3"]).recipe.expect.sites == 24
+
+
+@pytest.mark.parametrize("override", ["evaluate.keep=last", "decode.beams=2", "data.limit.train=9"])
+def test_another_way_to_score_is_another_setting(override):
+    expect = load_recipe("e2e", [override]).recipe.expect
+    assert expect.changed == (override.partition("=")[0],)
+
+
+def test_changes_of_a_run_and_of_the_command_are_both_kept(tmp_path):
+    first = load_recipe("glue_mrpc", ["train.epochs=3"]).recipe
+    (tmp_path / "recipe.yaml").write_text(dump_yaml(first.plain()))
+    again = load_recipe(str(tmp_path / "recipe.yaml"), ["train.warmup=0.2"])
+    assert again.recipe.expect.changed == ("train.epochs", "train.warmup")
+
+
 @pytest.mark.parametrize(
     ("override", "changed"),
     [

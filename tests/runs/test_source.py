@@ -8,6 +8,8 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from lorakit.runs.lines import read_lines
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
 from lorakit.runs.seeds import choose_seed, find_adapter
-from lorakit.runs.source import _own_template, load_source, open_source
+from lorakit.runs.source import _model_of, _own_template, load_source, open_source
 
 
 @pytest.fixture
@@ -91,6 +93,19 @@ def test_a_run_that_was_cut_off_before_its_result(run, text):
     with pytest.raises(InputError, match=r" 0, 1 .*--seed"):
         open_source(Pointer(str(run)))
     assert open_source(Pointer(str(run), seed=1)).why == "the seed asked for"
+
+
+def test_answers_are_drawn_with_the_seed_of_the_run(run):
+    assert open_source(Pointer(str(run), seed=1)).draws_seed == 1
+
+
+@pytest.mark.parametrize(("base", "revision"), [(None, "main"), ("another/base", None)])
+def test_the_revision_is_that_of_the_recorded_base(base, revision):
+    about = SimpleNamespace(model_config={}, new_tokens=[], revision="main")
+    adapter: Any = SimpleNamespace(base="its/base", about=about)
+    found = _model_of(adapter, Path("none"), base)
+    assert found["name"] == (base or "its/base")
+    assert found.get("revision") == revision
 
 
 def test_another_seed_than_the_path_names(run):

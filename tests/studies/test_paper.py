@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -466,6 +467,13 @@ def test_a_study_of_weights_spends_its_budget(name):
     assert len(used) >= 11
     assert 0.97 < max(used.values()) <= 1
     assert min(used.values()) > 0.8, used
+
+
+def test_nothing_is_compared_in_another_setting():
+    found = load_table("table2", rows=["base_lora"], columns=["mrpc"])
+    assert found.comparable
+    others = ({"changed": ("train.epochs",)}, {"limit": 9}, {"another_base": "a small one"})
+    assert not any(replace(found, **other).comparable for other in others)
 
 
 def test_an_average_has_the_seeds_of_its_weakest_part():

@@ -135,6 +135,13 @@ def test_no_published_number_beside_a_run_of_another_setting(make_result):
     assert "published" not in scores_of(study(done), other).header
 
 
+def test_only_chosen_runs_are_compared_once_a_value_is_chosen():
+    cells = [cell("a", {0: 90.0}, chosen=True), cell("b", {0: 80.0}, chosen=False)]
+    waiting = cell("c", {}, chosen=None)
+    assert [one.label for one in study(*cells, waiting).compared] == ["a"]
+    assert [one.label for one in study(waiting, waiting).compared] == ["c", "c"]
+
+
 def test_the_best_run_is_that_of_the_greatest_mean():
     cells = [cell("a", {0: 90.0, 1: 70.0}), cell("b", {0: 81.0}), cell("c", {})]
     assert best_of(study(*cells)).label == "b"  # type: ignore[union-attr]
