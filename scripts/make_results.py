@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from lorakit.metrics import lower_is_better
 from lorakit.report.table import NOTHING, Table, mean_and_std
 from lorakit.studies.family import BASELINE, FamilyResult, draw_family
 
@@ -102,15 +103,18 @@ def pivot(spec: dict[str, Any]) -> str:
     """The primary score of a study's runs, one axis down and another across; the best in bold."""
     study = json.loads((RESULTS / spec["study"]).read_text("utf-8"))
     scores: dict[str, dict[str, float]] = {}
+    choose = max
     for one in study["cells"]:
         split, metric = one["metric"]
+        if lower_is_better(metric):
+            choose = min
         values = [seed[split][metric] for seed in one["scores"].values()]
         down, across = str(one["point"][spec["first"]]), f"{one['point'][spec['across']]:g}"
         scores.setdefault(down, {})[across] = sum(values) / len(values)
     header = list(dict.fromkeys(across for row in scores.values() for across in row))
     rows = []
     for down, row in scores.items():
-        best = max(row.values())
+        best = choose(row.values())
         cells = [row.get(across) for across in header]
         rows.append((down, *(shown(value, best) for value in cells)))
     text = Table((spec["first"], *header), tuple(rows)).markdown()
