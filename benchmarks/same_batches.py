@@ -4,9 +4,11 @@ lorakit starts.
 The base is loaded by transformers, the adapter by PEFT from a folder that `lorakit` wrote before
 the first step. Loop, optimizer, schedule and clipping are those of torch and transformers. Batches,
 their order and the metric are lorakit's, so the losses and scores of `lorakit train` on the same
-recipe, in fp32 and without dropout, differ by rounding alone. Prints one JSON line per seed.
+recipe, in fp32 and without dropout, differ by rounding alone. Prints one JSON line per seed, with
+`--run` also how far the losses are from those of lorakit's run.
 
-    python -m benchmarks.same_batches mpnet/glue_mrpc data.path=GLUE train.precision=fp32
+    lorakit train mpnet/glue_mrpc data.path=GLUE train.precision=fp32
+    python -m benchmarks.same_batches mpnet/glue_mrpc data.path=GLUE train.precision=fp32 --run RUN
 
 Source: PEFT's quick tour, and the page "Fine-tune a pretrained model" of transformers (its training
 loop in native PyTorch).
@@ -14,6 +16,7 @@ loop in native PyTorch).
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -51,7 +54,8 @@ CPU = torch.device("cpu")
 
 
 def run(recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Train one seed. Returns the loss of each step and the scores of each evaluation."""
+    """Train one seed. Returns the loss of each step, and the scores: of each evaluation, and of the
+    one that counts."""
     recipe = resolve_precision(recipe)
     refuse_others(recipe)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +135,23 @@ def _train(
             scores = {split: score(recipe, model, setup, rows) for split, rows in evaluated.items()}
             evaluations.append({"step": step, "scores": scores})
             print(json.dumps(evaluations[-1]), file=sys.stderr, flush=True)
-    return {"evaluations": evaluations, "losses": losses}
+    best, split = kept(recipe, evaluations)
+    return {
+        "scores": best["scores"][split],
+        "best_step": best["step"],
+        "evaluations": evaluations,
+        "losses": losses,
+    }
+
+
+def kept(recipe: Recipe, evaluations: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """The evaluation that counts, as lorakit chooses it, and the split that it is chosen by."""
+    assert recipe.watched is not None, "every task that this loop trains is scored"
+    split, metric = recipe.watched
+    if recipe.evaluate.keep == "last":
+        return evaluations[-1], split
+    # of equal ones the latest
+    return max(reversed(evaluations), key=lambda one: one["scores"][split][metric]), split
 
 
 def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
@@ -162,7 +182,31 @@ def _parts(rows: TokenRows, size: int) -> Iterable[Sequence[Any]]:
         yield rows[start : start + size]
 
 
+def differences(losses: Sequence[float], metrics: Path) -> dict[str, float]:
+    """The largest difference from the losses of lorakit's run: of ten steps, and of all.
+
+    metrics: the seed's metrics.jsonl.
+    """
+    lines = map(json.loads, metrics.read_text("utf-8").splitlines())
+    theirs = [line["loss"] for line in lines if line["event"] == "step"]
+    each = [abs(one - other) for one, other in zip(losses, theirs, strict=True)]
+    return {"ten_steps": max(each[:10]), "all_steps": max(each)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--run", type=Path, help="folder of lorakit's run of the same recipe")
+    given = parser.parse_args()
+    recipe = load_recipe(given.recipe, given.overrides).recipe
+    for seed in recipe.seeds:
+        found = run(recipe, seed)
+        if given.run is not None:
+            file = given.run / f"seed{seed}" / "metrics.jsonl"
+            found["loss_differences"] = differences(found["losses"], file)
+        print(json.dumps(found), flush=True)
+
+
 if __name__ == "__main__":
-    loaded = load_recipe(sys.argv[1], sys.argv[2:]).recipe
-    for number in loaded.seeds:
-        print(json.dumps(run(loaded, number)), flush=True)
+    main()

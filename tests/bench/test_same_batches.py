@@ -19,7 +19,7 @@ UNLIKE = ("train.precision=bf16", "train.schedule=cosine", "train.optimizer=sgd"
 
 
 def test_lorakit_and_peft_take_the_same_steps(tmp_path, monkeypatch):
-    from benchmarks.same_batches import run
+    from benchmarks.same_batches import differences, run
 
     monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "cache"))
     recipe = load_recipe("quickstart", list(SHORT)).recipe
@@ -40,6 +40,9 @@ def test_lorakit_and_peft_take_the_same_steps(tmp_path, monkeypatch):
     assert [entry["scores"]["validation"] for entry in theirs["evaluations"]] == ours
     assert json.loads(json.dumps(theirs)) == theirs
     assert found.passed
+    far = differences(theirs["losses"], found.folder / "seed3" / "metrics.jsonl")
+    assert far["ten_steps"] <= far["all_steps"] <= 2e-6
+    assert theirs["scores"] == found.result.seeds[0].scores["validation"]
 
 
 @pytest.mark.parametrize("change", UNLIKE)
