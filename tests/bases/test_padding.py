@@ -128,8 +128,11 @@ def test_rows_are_moved_to_the_right():
     model = Echo()
     handle = pad_left(model)
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
-    model(input_ids=torch.tensor([[5, 6, 0, 0], [7, 8, 9, 5]]), attention_mask=mask)
+    ids = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 5]])
+    kinds = torch.tensor([[0, 1, 0, 0], [0, 0, 1, 1]])
+    model(input_ids=ids, attention_mask=mask, token_type_ids=kinds)
     assert seen["input_ids"].tolist() == [[0, 0, 5, 6], [7, 8, 9, 5]]
+    assert seen["token_type_ids"].tolist() == [[0, 0, 0, 1], [0, 0, 1, 1]]
     assert seen["attention_mask"].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
     handle.remove()
     model(attention_mask=mask)

@@ -165,6 +165,14 @@ def test_ties_elects_the_stronger_sign_and_averages_over_those_that_agree():
     assert found.tolist() == [[2.0, -2.0, 3.0]]
 
 
+def test_a_tie_of_signs_is_positive():
+    change = torch.tensor([[1.0, -2.0, 3.0]]).double()
+    for name in ("ties", "dare_ties"):
+        rule = rules.get(name)(density=1.0)
+        found = rule.combine([change, -change], (1.0, 0.5), torch.Generator())
+        assert found.tolist() == [[1.0, 1.0, 3.0]], name
+
+
 def test_dare_keeps_the_mean_and_the_share():
     rule = rules.get("dare")(density=0.25)
     change = torch.ones(400, 400, dtype=torch.float64)
@@ -291,6 +299,14 @@ def test_fair_of_equal_adapters_is_that_adapter():
     assert _gap(found.b @ found.a, pair[0] @ pair[1]) < 1e-12
 
 
+def test_the_penalty_of_fair_is_relative_to_a():
+    """The same changes with A four times larger and B four times smaller are the same result."""
+    pairs = _pairs((4, 4))
+    found = _combined("fair", pairs, (0.5, 0.5), penalty=1.0)
+    other = _combined("fair", [(b / 4, a * 4) for b, a in pairs], (0.5, 0.5), penalty=1.0)
+    assert _gap(other.b @ other.a, found.b @ found.a) < 1e-12
+
+
 @pytest.mark.parametrize("name", ONE_RANK)
 def test_factors_of_other_ranks_have_no_mean(name):
     with pytest.raises(AdapterError, match="4, 2, 6"):
@@ -379,6 +395,15 @@ def test_isotropic_rules_are_the_reference_s(case, name, fields):
     changes = [_wave(12, 10, k) for k in range(3)]
     found = rules.get(name)(**fields).combine(changes, (1.0, 1.0, 1.0), torch.Generator())
     assert _digest(found) == pytest.approx(REFERENCE[case], rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["iso_c", "iso_cts"])
+def test_an_isotropic_rule_weighs_the_changes_and_nothing_else(name):
+    changes = [_wave(12, 10, k) for k in range(3)]
+    rule = rules.get(name)()
+    found = rule.combine(changes, WEIGHTS, torch.Generator())
+    weighed = [w * change for w, change in zip(WEIGHTS, changes, strict=True)]
+    assert _gap(found, rule.combine(weighed, (1.0, 1.0, 1.0), torch.Generator())) < 1e-12
 
 
 def test_cabs_is_the_reference_s():

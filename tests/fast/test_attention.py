@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lorakit.fast import attention as module
 from lorakit.fast import make_fast
@@ -95,6 +96,18 @@ def test_its_gradient_is_the_derivative(mask):
     )
     unseen = _masks(4, 5)[mask]
     assert torch.autograd.gradcheck(lambda *x: attention_by_products(*x, unseen, 0.7), held)
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_without_a_mask_the_module_says_what_is_seen(said, everywhere):
+    """None: a module that does not say it sees what came before, as in transformers."""
+    layer = nn.Module()
+    if said is not None:
+        layer.is_causal = said
+    torch.manual_seed(0)
+    held = [torch.randn(2, 2, 6, 8) for _ in range(3)]
+    wanted, _ = sdpa_attention_forward(layer, *held, None)
+    assert_near(module.attention(layer, *held, None)[0], wanted, TERMS)
 
 
 def test_what_is_unseen_has_no_gradient():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,14 @@ def test_few_elements_and_few_draws():
     torch.manual_seed(0)
     assert sum(len(dropped(1, 0.5)) for _ in range(2000)) == pytest.approx(1000, abs=120)
     assert all(int(i) < 3 for _ in range(200) for i in dropped(3, 0.4))
+
+
+def test_a_second_round_goes_on_where_the_first_one_ended(monkeypatch):
+    """Gaps of zero, which need several rounds: every element is dropped, once."""
+    rounds = [np.zeros(200, np.float32) for _ in range(5)]
+    gaps = SimpleNamespace(standard_exponential=lambda *_, **__: rounds.pop())
+    monkeypatch.setattr(np.random, "Generator", lambda _: gaps)
+    assert torch.equal(dropped(900, 0.1), torch.arange(900))
 
 
 def test_torchs_generator_decides():

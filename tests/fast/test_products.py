@@ -298,6 +298,13 @@ def test_a_container_has_less_than_its_host(monkeypatch, tmp_path):
     assert free_memory.free_bytes() == 4000
 
 
+def test_the_systems_free_memory_is_given_in_kib(monkeypatch, tmp_path):
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:  9000 kB\nMemAvailable:  3000 kB\n")
+    monkeypatch.setattr(free_memory, "Path", lambda _: file)
+    assert list(free_memory._system()) == [3000 * 1024]
+
+
 @pytest.mark.parametrize(("training", "share"), [(False, 2), (True, 16)])
 def test_laying_out_is_left_out_where_memory_is_short(monkeypatch, training, share):
     fast = _fast(_layer("Linear"))

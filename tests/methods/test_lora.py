@@ -15,7 +15,7 @@ from lorakit.errors import ModelError, TargetError
 from lorakit.methods import methods
 from lorakit.methods.reparam import Reparam, Target
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.nn.linear import weight_of
+from lorakit.nn.linear import embedding_scale, weight_of
 from tests.attaching import attach
 
 REPARAMETRISATIONS = [name for name in methods.names() if issubclass(methods.get(name), Reparam)]
@@ -224,6 +224,14 @@ def test_the_token_embedding_is_no_target(tiny):
         _attach(tiny("gpt2", "CausalLM"), targets=["wte"])
 
 
+def test_an_embedding_is_scaled_as_the_layer_scales_it(tiny):
+    """In bfloat16, where the factor itself is rounded."""
+    layer = tiny("gemma3_text", "CausalLM", dtype=torch.bfloat16).model.get_input_embeddings()
+    ids = torch.arange(20)
+    rows = nn.functional.embedding(ids, layer.weight)
+    assert torch.equal(rows * embedding_scale(layer), layer(ids))
+
+
 def test_an_untied_output_layer_merges(tiny):
     model = tiny("llama", "CausalLM")
     assert not model.config.tie_word_embeddings
@@ -410,6 +418,13 @@ class TestABudget:
         per_rank = sum(sum(site.shape) for site in attachment.sites)
         assert budget - per_rank < used <= budget
         assert (attachment.method.r, attachment.method.alpha) == (r, 2 * r)
+
+    def test_keeps_the_scale_by_the_root_of_the_rank(self, tiny):
+        fields = {"budget": 2 * 64 * 8 * 2, "r": 3, "alpha": 6, "scaling": "sqrt_rank"}
+        attachment = _attach(tiny("roberta"), targets=["query"], **fields)
+        assert attachment.method.r == 16
+        scales = [delta.scale for delta in attachment.deltas.values()]
+        assert scales == pytest.approx([6 / math.sqrt(3)] * 2)
 
     def test_says_what_is_left_over(self, tiny, caplog):
         with caplog.at_level(logging.INFO, "lorakit"):

@@ -9,6 +9,7 @@ import torch
 
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import ModelError, RecipeError
+from lorakit.inits._see import _visible
 from lorakit.methods import methods
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.load import load_recipe
@@ -97,6 +98,13 @@ def test_a_layer_without_a_token_keeps_its_start(tiny, looker):
     assert all(torch.equal(before[k], after[k]) for k in after if k.startswith(f"{key}."))
     key = used.site.name
     assert any(not torch.equal(before[k], after[k]) for k in after if k.startswith(f"{key}."))
+
+
+def test_hidden_positions_are_not_seen():
+    x = torch.arange(24.0).view(2, 3, 4)
+    mask = torch.tensor([[1, 1, 0], [0, 1, 0]])
+    assert torch.equal(_visible(x, mask), torch.stack([x[0, 0], x[0, 1], x[1, 1]]))
+    assert torch.equal(_visible(x, None), x.view(6, 4))
 
 
 EMBEDDED = {"targets": ["query", "embedding:word_embeddings"]}

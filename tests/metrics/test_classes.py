@@ -43,6 +43,11 @@ def test_f1_of_sets_is_scikit_learns():
     )
 
 
+def test_no_label_where_none_is_correct_is_no_mistake():
+    found = metrics.get("multilabel_f1")([[], []], [[], []])
+    assert found == {"micro_f1": 1.0, "macro_f1": 1.0, "subset_accuracy": 1.0}
+
+
 # what seqeval 1.2.2's `get_entities` gives for these tags
 @pytest.mark.parametrize(
     ("tags", "expected"),
@@ -87,6 +92,7 @@ def test_tags_that_are_of_no_entity(tag):
         ("The Eiffel-Tower!", ["eiffeltower"], 1, 1),
         ("in Paris, France", ["Paris"], 0, 0.5),
         ("a cat  sat", ["cat sat", "dog"], 1, 1),
+        ("an owl", ["the owl"], 1, 1),
         ("", [""], 1, 1),
         ("Paris", [""], 0, 0),
         ("", ["Paris"], 0, 0),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorakit.metrics import metrics
+from lorakit.metrics._mteval import mteval_tokens
 from lorakit.metrics._tokens import say_once
 
 FOLDER = Path(__file__).parent.parent / "assets" / "scorers"
@@ -46,6 +47,12 @@ def assert_official(case: str, keys: set[str]) -> None:
 @pytest.mark.parametrize("case", SHORT)
 def test_bleu_and_nist(case, no_data):
     assert_official(case, {"bleu", "nist"})
+
+
+def test_lower_case_comes_after_the_replacement_of_entities():
+    """mteval-v13a knows `&quot;`, and not `&QUOT;`."""
+    assert mteval_tokens("A&quot;B") == ["a", '"', "b"]
+    assert mteval_tokens("A&QUOT;B") == ["a", "&", "quot", ";", "b"]
 
 
 @pytest.mark.slow

@@ -84,6 +84,8 @@ def test_ter_of_the_example_in_pyter():
     [
         ("a b c d", "a b c d", 0.0),
         ("c d a b", "a b c d", 0.25),  # one shift
+        # pyter takes the last of equal shifts; the first would lead to 2 edits
+        ("f d c e", "c d e f", 0.75),
         ("a x c d", "a b c d", 0.25),
         ("a b c d e f", "a b c", 1.0),
         ("a b c d e f g", "a b c", 4 / 3),

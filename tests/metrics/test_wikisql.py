@@ -100,6 +100,7 @@ def test_the_same_query(said, same):
         (Query(0, 0, ((0, 0, "WREN"),)), ["wren"]),
         (Query(0, 0, ((1, 0, "2.0"),)), ["wren"]),
         (Query(0, 0, ((1, 0, "about 2 or 3"),)), ["wren"]),  # the first number of a text
+        (Query(0, 0, ((1, 0, "0,002.0"),)), ["wren"]),  # commas of thousands are left out
         (
             Query(0, 0, ((1, 1, 2), (1, 1, 3))),
             ["owl"],

@@ -13,7 +13,7 @@ from lorakit.analysis._sites import refuse_unwatched
 from lorakit.errors import AdapterError, ModelError, TargetError
 from lorakit.methods import methods
 from lorakit.methods.reparam import Reparam
-from lorakit.nn.experts import expert_stacks
+from lorakit.nn.experts import _add_products, expert_stacks
 from lorakit.nn.mixing import why_unmixable
 from lorakit.nn.overlay import ModelState
 from lorakit.nn.select import select
@@ -73,6 +73,17 @@ def test_each_expert_computes_with_its_own_change(tiny, family):
     if site.module.is_transposed:
         wanted = wanted.T
     torch.testing.assert_close(delta.B.grad, delta.scale * wanted @ delta.A.T)
+
+
+def test_experts_of_several_ranks_and_one_without_a_change():
+    """The smaller ranks are filled up with zeros."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 5, 4)
+    pairs = [(torch.randn(r, 4), torch.randn(5, r)) for r in (1, 3)]
+    a, b = pairs[0]
+    c, d = pairs[1]
+    found = _add_products(weight, [pairs[0], None, pairs[1]])
+    torch.testing.assert_close(found - weight, torch.stack([b @ a, torch.zeros(5, 4), d @ c]))
 
 
 @pytest.mark.parametrize("name", unit_or_slow(ON_EXPERTS, ["lora", "hra"]))

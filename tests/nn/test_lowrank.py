@@ -243,6 +243,15 @@ def test_another_input_another_moment_another_projection():
     assert copy.deepcopy(shared).latest is None
 
 
+def test_what_was_projected_with_dropout_is_not_taken_in_an_evaluation():
+    parts = [_Part(2), _Part(3)]
+    shared, x = Projection(parts, 0.5), torch.randn(4, IN)
+    shared(0, x, x.dtype)
+    for part in parts:
+        part.eval()
+    torch.testing.assert_close(shared(1, x, x.dtype), x @ parts[1].A.T)
+
+
 @pytest.mark.parametrize("draw", [None, dropout.draw], ids=["torch", "gaps"])
 def test_dropout_of_the_input_is_drawn_once_for_all(draw):
     parts = [_Part(IN), _Part(IN)]

@@ -65,6 +65,16 @@ def test_rows_of_their_own_compute_what_rows_of_the_matrices_do(grown, family, i
     assert not [name for name, _ in model.model.named_parameters() if name.endswith(END)]
 
 
+def test_logits_of_rows_of_their_own_have_the_output_layers_bias(grown):
+    model, _ = grown("llama", [3, 40])
+    head = model.model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.linspace(-1, 1, 64))
+    with torch.no_grad():
+        before = _logits(model.model, 5, 3)
+        fold_rows(model.model)
+        assert_near(_logits(model.model, 5, 3), before)
+
+
 @pytest.mark.parametrize("family", CASES)
 def test_no_other_row_trains(grown, family):
     model, names = grown(family)

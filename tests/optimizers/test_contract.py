@@ -289,6 +289,14 @@ def test_rates_of_a_methods_own_are_refused_where_one_is_estimated(trial, name, 
         run.run()
 
 
+def test_one_rate_of_a_methods_own_is_refused_too():
+    """Such as that of B where A is frozen."""
+    prodigy = optimizers.get("prodigy").model_validate({})
+    prodigy.refuse_rates([1.0, 1.0])
+    with pytest.raises(RecipeError, match="times 16"):
+        prodigy.refuse_rates([16.0])
+
+
 def test_a_step_without_a_rate_is_no_turn_of_loft(trial):
     """The first step of a warm-up has a rate of zero; B, which starts at zero, is next all the
     same, or nothing would move in the second step."""

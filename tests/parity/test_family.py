@@ -262,6 +262,16 @@ def test_eva_chooses_ranks_and_comes_back(tiny, about, tmp_path):
     assert gap(theirs.logits(), model.logits()) <= SAME
 
 
+def test_eva_keeps_the_rank_of_every_site_with_rho_1(tiny):
+    model = tiny("roberta", CLASSIFIER)
+    method = methods.get("lora")(
+        r=4, init={"name": "eva", "batches": 1, "rho": 1.0}, targets=("query", "value", "mlp_out")
+    )
+    attachment = method.attach(model.model, model.roles, model.newly_initialised)
+    attachment.see([[model.loss]])
+    assert {d.A.shape[0] for d in attachment.deltas.values()} == {4}
+
+
 def test_eva_sees_what_pefts_incremental_pca_sees():
     from peft.utils.incremental_pca import IncrementalPCA
 

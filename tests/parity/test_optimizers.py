@@ -16,9 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lorakit.methods import methods
 from lorakit.optimizers import RATIO, optimizers
 from lorakit.recipe.train import Train
 from lorakit.training.optim import learning_rate
+from tests.attaching import attach
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "optimizers.json").read_text())
 
@@ -27,9 +29,16 @@ def drawn(shape: tuple[int, ...], seed: int) -> Tensor:
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 4).round() / 4
 
 
-def build(name: str, parameters: Any, rate: float, attachment: Any = None, **fields: Any) -> Any:
+def build(
+    name: str,
+    parameters: Any,
+    rate: float,
+    attachment: Any = None,
+    weight_decay: float = 0.0,
+    **fields: Any,
+) -> Any:
     rule = optimizers.get(name).model_validate({"name": name, **fields})
-    group = {"weight_decay": 0.0, RATIO: 1.0}
+    group = {"weight_decay": weight_decay, RATIO: 1.0}
     if rule.is_adam:
         group |= {"betas": (0.9, 0.999), "eps": 1e-8}
     return rule.build([group | {"params": list(parameters)}], rate, attachment)
@@ -96,6 +105,63 @@ def test_flora_is_the_reference():
         descend(optimizer, loss, 1)
         for p, value in zip(parameters, wanted, strict=True):
             near(p, value)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "flora", "lion", "muon"])
+def test_a_weight_without_a_gradient_decays(name):
+    """w <- w - rate decay w; flora's rate is relative to the weight's rms."""
+    p = nn.Parameter(drawn((8, 12), 1))
+    start = p.detach().clone()
+    fields = {"r": 4} if name == "flora" else {}
+    optimizer = build(name, [p], 0.1, weight_decay=0.5, **fields)
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    rate = 0.1 * start.pow(2).mean().sqrt() if name == "flora" else 0.1
+    near(p, start * (1 - 0.5 * rate), 1e-6)
+
+
+def test_flora_takes_no_step_larger_than_its_clip():
+    """The first update of a vector is the gradient's sign, of rms 1; the rate is times its rms."""
+    matrix = nn.Parameter(drawn((4, 4), 1))
+    vector = nn.Parameter(torch.full((3,), 2.0))
+    optimizer = build("flora", [matrix, vector], 0.1, r=2, clip=0.25)
+    vector.grad = torch.tensor([5.0, -1.0, 2.0])
+    optimizer.step()
+    near(vector, [1.95, 2.05, 1.95])
+
+
+OPTIONS = [
+    ("adafactor", {"decay": -0.5, "clip": 2.0}, {"beta2_decay": -0.5, "d": 2.0}),
+    ("d_adaptation", {"d0": 1e-4, "growth_rate": 1.5}, {"d": 1e-4, "growth_rate": 1.5}),
+    ("muon", {"momentum": 0.8, "nesterov": False}, {"momentum": 0.8, "nesterov": False}),
+    ("prodigy", {"d0": 1e-4, "d_coef": 2.0}, {"d": 1e-4, "d_coef": 2.0}),
+    (
+        "prodigy",
+        {"bias_correction": True, "safeguard_warmup": True},
+        {"bias_correction": True, "safeguard_warmup": True},
+    ),
+    ("schedule_free", {"r": 0.5, "weight_lr_power": 1.0}, {"r": 0.5, "weight_lr_power": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "theirs"), OPTIONS)
+def test_every_field_reaches_the_optimizer(name, fields, theirs):
+    (group,) = build(name, [nn.Parameter(torch.zeros(4, 4))], 0.1, **fields).param_groups
+    assert {key: group[key] for key in theirs} == theirs
+
+
+def test_pairs_of_loft_decay_in_turn_and_what_else_trains_in_each_step():
+    optimizer, A, B, head, _ = loft(1.0)
+    optimizer.param_groups[0]["weight_decay"] = 2.0
+    with torch.no_grad():
+        B.copy_(drawn((4, 2), 5))
+    starts = [p.detach().clone() for p in (A, B, head)]
+    for factors in ((1.0, 0.9, 0.9), (0.9, 0.9, 0.81)):
+        for p in (A, B, head):
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        for p, start, factor in zip((A, B, head), starts, factors, strict=True):
+            near(p, start * factor, 1e-6)
 
 
 def test_d_adaptation_is_the_authors():
@@ -170,6 +236,19 @@ def test_muons_update_is_nearly_orthogonal():
     assert values.min() > 0.5
     assert values.max() < 1.5
     near(bias, [-0.1, 0.1, -0.1])
+
+
+def test_embeddings_and_a_new_head_are_not_muons(tiny):
+    model = tiny("bert")
+    attachment = attach(methods.get("full")(), model)
+    trained = attachment.trained()
+    first, _ = build("muon", trained.values(), 0.1, attachment).parts
+    assert isinstance(first, torch.optim.Muon)
+    chosen = {id(p) for group in first.param_groups for p in group["params"]}
+    matrices = {name for name, p in trained.items() if p.ndim == 2}
+    spared = {name for name in matrices if "embeddings." in name} | model.newly_initialised
+    assert {name for name, p in trained.items() if id(p) in chosen} == matrices - spared
+    assert len(matrices & spared) == 4
 
 
 def test_schedule_free_is_the_mean_of_the_steps():

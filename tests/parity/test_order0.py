@@ -203,6 +203,15 @@ def test_the_ranks_of_increlora_grow_to_the_budget(tiny):
         assert torch.linalg.matrix_rank(d.matrix()) == k
 
 
+def test_the_scale_of_increlora_is_by_the_triplets_in_use():
+    delta = delta_on("increlora", W0, r=4, first=1, final=2, alpha=6.0)
+    put(delta, E=torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
+    alone = (delta.B[:, :1] @ delta.A[:1]).detach()
+    torch.testing.assert_close(delta.matrix(), 6.0 * alone)
+    put(delta, k=torch.tensor([2.0]))
+    torch.testing.assert_close(delta.matrix(), 3.0 * alone)
+
+
 def test_triplets_of_increlora_learn_in_advance(tiny):
     """Their E is 1e-5 and does not move; the ones after them do not learn."""
     fields = {"r": 4, "first": 1, "final": 4, "warm": 0.9}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from lorakit.errors import ModelError
 from lorakit.methods import methods
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn.select import Site
+from tests.attaching import attach
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "references.json").read_text())
 CASES = GOLDEN["cases"]
@@ -107,6 +109,50 @@ def test_coto_switches_sites_on_with_the_probability_of_the_paper():
         method.before_step(deltas, step, 1000)
         share = sum(not d.dropped for d in deltas.values()) / len(deltas)
         assert share == pytest.approx(wanted, abs=0.03)
+
+
+def test_coto_trains_one_site_where_all_are_off():
+    switches = {str(i): SimpleNamespace(dropped=False) for i in range(2)}
+    method = methods.get("coto")(first=0.01)
+    for step in range(20):
+        method.before_step(switches, step, 10_000)
+        assert not all(d.dropped for d in switches.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "targets"),
+    [("roberta", "SequenceClassification", ("query",)), ("mixtral", "CausalLM", ("experts:*",))],
+)
+def test_a_site_that_coto_drops_is_on_in_an_evaluation(tiny, family, head, targets):
+    model = tiny(family, head)
+    attachment = attach(methods.get("coto")(r=2, targets=targets), model)
+    with torch.no_grad():
+        for delta in attachment.deltas.values():
+            delta.B.normal_(generator=torch.Generator().manual_seed(0))
+    on = model.logits()
+    for delta in attachment.deltas.values():
+        delta.dropped = True
+    assert torch.equal(model.logits(), on)
+    model.model.train()
+    found = model.loss()
+    with attachment.off():
+        assert torch.equal(model.loss(), found)
+
+
+def test_droplora_drops_ranks_in_training_and_scales_the_others():
+    case = next(case for case in CASES if case["method"] == "droplora")
+    delta = _delta({**case, "fields": {**case["fields"], "rank_dropout": 0.75}}).train()
+    with torch.no_grad():
+        delta.B.fill_(1.0)
+    torch.manual_seed(0)
+    drawn = torch.stack([delta.method.writes(delta)[0] for _ in range(200)]).detach()
+    assert set(drawn.flatten().tolist()) == {0.0, 4.0}
+    # of two ranks one is kept at least
+    assert drawn.any(1).all()
+    # both with 1/16, and else one of them
+    assert float((drawn > 0).float().mean()) == pytest.approx((1 + 1 / 16) / 2, abs=0.06)
+    # merged, exported and measured with all ranks
+    assert torch.equal(delta.factors()[1], delta.B.detach())
 
 
 @pytest.mark.parametrize("trains", ["all", "core"])

@@ -218,6 +218,18 @@ def test_the_biases_of_vectorfit_are_folded_merged_and_given_back(tiny, family):
     torch.testing.assert_close(model.logits(), logits, **CLOSE)
 
 
+def test_a_bias_in_bfloat16_is_rounded_once(tiny):
+    """What is stored is the nearest bfloat16 to the exact sum."""
+    model = tiny("roberta", dtype=torch.bfloat16)
+    attachment = attach(methods.get("vectorfit")(), model)
+    delta = next(iter(attachment.deltas.values()))
+    _set(delta, beta=torch.linspace(-0.3, 0.3, len(delta.beta)))
+    module = delta.site.module
+    exact = module.bias.float() + delta.bias_change()
+    attachment.merge()
+    assert torch.equal(module.bias, exact.bfloat16())
+
+
 def test_vectorfit_leaves_a_layer_without_a_bias_without_one(tiny):
     model = tiny("llama")
     attachment = attach(methods.get("vectorfit")(), model)
@@ -312,6 +324,9 @@ def test_adapters_with_other_slots_read_other_inputs():
     slots = [_of_init("orthogonal_basis", (9, 12), 3, slot=slot, seed=5) for slot in range(4)]
     assert not slots[0].A.requires_grad
     together = torch.cat([delta.A for delta in slots]).detach()
+    # the sign of a row is that of what was drawn, and not of the machine's decomposition
+    drawn = torch.randn(12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    torch.testing.assert_close(together[0], (drawn / drawn.norm()).float(), **CLOSE)
     torch.testing.assert_close(together @ together.T, torch.eye(12), **CLOSE)
     changes = []
     for delta in slots:
@@ -328,6 +343,15 @@ def test_adapters_with_other_slots_read_other_inputs():
 def test_a_slot_beyond_the_inputs_is_refused():
     with pytest.raises(ModelError, match=r"has 12 inputs.*slot = 4 needs 15"):
         _of_init("orthogonal_basis", (9, 12), 3, slot=4)
+
+
+def test_more_iterations_bring_pissa_nearer_to_the_svd():
+    u, s, vh = torch.linalg.svd(_weight((9, 7)), full_matrices=False)
+    wanted = (u[:, :3] * s[:3]) @ vh[:3]
+    torch.manual_seed(0)
+    far, near = (_of_init("pissa", (9, 7), 3, niter=n) for n in (1, 20))
+    distances = [float((d.B0 @ d.A0 - wanted).abs().max()) for d in (far, near)]
+    assert distances[1] < 1e-4 < distances[0]
 
 
 def test_the_minor_part_of_pissa_is_the_end_of_the_svd():
