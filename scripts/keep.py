@@ -5,10 +5,12 @@
     python scripts/keep.py runs/regret_minilm/study.json rates/minilm.json
     python scripts/keep.py OUT/dct.json analyses/dct.json --called minilm-17edae='LoRA r=1'
     python scripts/keep.py RUN/seed0/metrics.jsonl analyses/rotation.json --called q=...
+    python scripts/keep.py compared.json mpnet/compare_mrpc.json --called mpnet-glue_mrpc-5f5='LoRA'
 
-The file is the result of a run, of a study or of `lorakit analyze`, or the log of a seed, of which
-the last rotation of each weight is kept. Of an analysis, the means that pages print are kept; lists
-of numbers (singular values, readings) and the names of files are left out.
+The file is the result of a run, of a study, of `lorakit analyze` or of `lorakit compare --json`, or
+the log of a seed, of which the last rotation of each weight is kept. Of an analysis, the means that
+pages print are kept; lists of numbers (singular values, readings) and the names of files are left
+out.
 """
 
 from __future__ import annotations
@@ -136,6 +138,16 @@ def kept_analysis(content: dict[str, Any], called: Mapping[str, str]) -> dict[st
     return content
 
 
+def kept_comparison(content: dict[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    """What `lorakit compare --json` printed, without the folders of the runs. called: as for
+    `kept_analysis`."""
+    del content["runs"]
+    content["seeds"] = {_called(run, called): seeds for run, seeds in content["seeds"].items()}
+    for row in content["rows"]:
+        row |= {side: _called(row[side], called) for side in ("run", "against")}
+    return content
+
+
 def rotations(text: str) -> list[dict[str, Any]]:
     """1 - cos(W, W0) of each weight at the last evaluation."""
     events = [json.loads(line) for line in text.splitlines()]
@@ -159,6 +171,8 @@ def kept(file: Path, model: str | None, called: Mapping[str, str]) -> str:
         content = {"what": "rotation", "found": rotations(text)}
     else:
         content = json.loads(text)
+    if "resamples" in content:
+        return json.dumps(kept_comparison(content, called), indent=1, ensure_ascii=False)
     return json.dumps(kept_analysis(content, called), indent=1, ensure_ascii=False)
 
 

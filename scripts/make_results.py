@@ -81,6 +81,8 @@ def table(name: str) -> str:
         return summary(spec)
     if "family" in spec:
         return family(spec)
+    if "comparison" in spec:
+        return comparison(spec)
     rows = [
         (label, *(cell(row, title, column) for title, column in spec["columns"].items()))
         for label, row in spec["rows"].items()
@@ -97,6 +99,24 @@ def summary(spec: dict[str, Any]) -> str:
             cells = (format(found[key], form) for key, form in spec["columns"].values())
             rows.append((name, *cells))
     return Table((spec["first"], *spec["columns"]), tuple(rows)).markdown()
+
+
+def comparison(spec: dict[str, Any]) -> str:
+    """What `lorakit compare` found for the primary metric."""
+    rows = [
+        (
+            row["run"],
+            row["over"],
+            form(row["difference"], "+.2f"),
+            f"{form(row['low'], '.2f')} to {form(row['high'], '.2f')}",
+            form(row["p"], ".2g"),
+            row["verdict"],
+        )
+        for row in json.loads((RESULTS / spec["comparison"]).read_text("utf-8"))["rows"]
+        if row["primary"]
+    ]
+    header = (spec["first"], "over", "difference", "95 % interval", "p", "verdict")
+    return Table(header, tuple(rows)).markdown()
 
 
 def pivot(spec: dict[str, Any]) -> str:
@@ -158,7 +178,7 @@ def form(value: float | None, how: str) -> str:
     if value is None:
         return NOTHING
     # a difference of -7e-15 is not -0.00
-    return format(round(value, 6) + 0.0 if how.startswith("+") else value, how)
+    return format(round(value, 6) + 0.0 if how.endswith(".2f") else value, how)
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
