@@ -73,6 +73,8 @@ def wrapped_names(model: nn.Module, adapted: Iterable[str]) -> dict[str, str]:
     """Path of each adapted parameter with experts -> PEFT's path for it."""
     by_layer: dict[str, list[str]] = defaultdict(list)
     chosen = set(adapted)
+    if not chosen:  # finding the stacks walks over the entire model
+        return {}
     for path in expert_stacks(model):
         if path in chosen:
             by_layer[path.rpartition(".")[0]].append(path)

@@ -534,6 +534,8 @@ def test_start_from_another_lora_is_refused(trained, base, fields):
         ("lora", {}, {"name": "rslora"}),
         ("lora", {"alpha": 4}, {}),
         ("matryoshka", {"ranks": (1, 2)}, {"name": "matryoshka", "ranks": (2,)}),
+        # the same change of the weight, and another of its bias
+        ("hydra", {"through_bias": True}, {"name": "hydra"}),
     ],
     ids=str,
 )

@@ -8,11 +8,16 @@ import random
 import pytest
 import torch
 
-from lorakit.adapters.digest import CHAT_TEMPLATE, KEY
+from lorakit.adapters.digest import CHAT_TEMPLATE, KEY, of_tensors
 from lorakit.adapters.files import CONFIG_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError
 from tests.attaching import attach
+
+
+def test_a_tensor_of_another_shape_has_another_digest():
+    tensor = torch.arange(8.0).view(2, 4)
+    assert of_tensors({"a": tensor}) != of_tensors({"a": tensor.view(4, 2)})
 
 
 def _flipped(data: bytes, bit: int) -> bytes:

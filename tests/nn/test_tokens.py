@@ -3,11 +3,15 @@ matrices by a merge."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from lorakit.adapters.fingerprint import fingerprint
 from lorakit.adapters.save import save_adapter
+from lorakit.adapters.start_from import _rows
 from lorakit.bases.load import load
 from lorakit.bases.outline import outline
 from lorakit.batches import encode_prompts
@@ -73,6 +77,15 @@ def test_logits_of_rows_of_their_own_have_the_output_layers_bias(grown):
         before = _logits(model.model, 5, 3)
         fold_rows(model.model)
         assert_near(_logits(model.model, 5, 3), before)
+
+
+def test_a_start_gives_a_token_its_row_wherever_it_is():
+    """The adapter has two of the recipe's three tokens, in another order."""
+    start: Any = SimpleNamespace(tokens=("c", "a"), tokens_here=("a", "b", "c"))
+    own = torch.zeros(3, 2)
+    held = torch.tensor([[3.0, 3.0], [1.0, 1.0]])
+    assert _rows(start, own, held)[:, 0].tolist() == [1.0, 0.0, 3.0]
+    assert torch.equal(_rows(start, own, None), own)
 
 
 @pytest.mark.parametrize("family", CASES)

@@ -293,6 +293,12 @@ class TestOtherAdapters:
         with pytest.raises(ModelError, match="4 x 5 in other and 4 x 6"):
             begin_from({"layer.0.query": delta}, [source])
 
+    def test_random_changes_do_not_grow_with_the_weight(self):
+        """Rows of A and columns of B have a length of one, on average."""
+        delta = delta_on("atlas", torch.zeros(400, 900), random=50)
+        lengths = [d.norm(dim=dim) for d, dim in ((delta.A[:, 0], 1), (delta.B[:, :, 0], 1))]
+        assert [float(each.mean()) for each in lengths] == pytest.approx([1.0, 1.0], abs=0.02)
+
     def test_atlas_needs_adapters(self, tiny):
         with pytest.raises(ModelError, match=r"method\.adapters"):
             attach(methods.get("atlas")(), tiny("bert"))

@@ -101,7 +101,7 @@ def give(gate, classifier):
 @pytest.mark.parametrize(
     ("family", "case"),
     [
-        ("llama", "layerwise"),
+        ("llama", "top 1"),
         ("opt", "deep"),
         *(pytest.param("llama", case, marks=pytest.mark.slow) for case in CASES),
         *(pytest.param("opt", case, marks=pytest.mark.slow) for case in CASES),
