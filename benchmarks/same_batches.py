@@ -34,23 +34,28 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks.watched import kept_of
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.files import location
 from lorakit.bases.load import load
 from lorakit.batches import collate
 from lorakit.batches.encode import encode
 from lorakit.batches.token_rows import TokenRows
+from lorakit.bench.train import refuse_other_settings
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.attach import attach
 from lorakit.runs.precision import resolve_precision
+from lorakit.tasks import Head
 from lorakit.training.optim import warm_steps
 from lorakit.training.plan import TrainingPlan, batches_from, plan_of
 from lorakit.training.setup import Setup, setup_of
 from lorakit.verbs.train.about import about
 
 CPU = torch.device("cpu")
+STARTS = ("kaiming", "gaussian")
+"""Values of A and B that depend on neither the data nor the base."""
 
 
 def run(recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -71,16 +76,22 @@ def run(recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 def refuse_others(recipe: Recipe) -> None:
-    """ValueError: the recipe has a setting that this loop does not have."""
-    settings = recipe.train
-    if not isinstance(recipe.method, LoRA) or recipe.method.dropout:
-        raise ValueError("method: this loop trains lora without dropout")
+    """ValueError, InputError: lorakit would do other work than this loop."""
+    refuse_other_settings(recipe, ())
+    settings, method = recipe.train, recipe.method
+    if not isinstance(method, LoRA) or method.init.name not in STARTS:
+        raise ValueError(f"method: this loop trains lora from {' or '.join(STARTS)}")
+    taken = {key: getattr(method, key) for key in ("targets", "r", "alpha", "init")}
+    if method != LoRA(**taken):
+        raise ValueError(f"method: this loop has no options of lora but {', '.join(taken)}")
+    if recipe.start_from:
+        raise ValueError("start_from: this loop starts with a new adapter")
+    if recipe.task.head not in (Head.CLASSIFICATION, Head.REGRESSION):
+        raise ValueError("task: this loop trains classifiers and regressions")
     if settings.precision != "fp32" or recipe.model.dtype != "fp32":
         raise ValueError("train.precision: this loop trains in fp32")
-    if settings.schedule != "linear" or settings.optimizer.name != "adamw":
-        raise ValueError("train: this loop has AdamW and a linear schedule")
-    if settings.label_smoothing or recipe.data.packing:
-        raise ValueError("train.label_smoothing, data.packing: this loop does not have them")
+    if settings.schedule != "linear" or settings.label_smoothing:
+        raise ValueError("train: this loop has a linear schedule and no label smoothing")
 
 
 def refuse_dropout(model: nn.Module) -> None:
@@ -148,10 +159,7 @@ def kept(recipe: Recipe, evaluations: Sequence[dict[str, Any]]) -> tuple[dict[st
     """The evaluation that counts, as lorakit chooses it, and the split that it is chosen by."""
     assert recipe.watched is not None, "every task that this loop trains is scored"
     split, metric = recipe.watched
-    if recipe.evaluate.keep == "last":
-        return evaluations[-1], split
-    # of equal ones the latest
-    return max(reversed(evaluations), key=lambda one: one["scores"][split][metric]), split
+    return kept_of(recipe, evaluations, lambda one: one["scores"][split][metric]), split
 
 
 def _groups(model: Any, decay: float) -> list[dict[str, Any]]:

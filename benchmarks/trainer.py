@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from benchmarks._libraries import LIBRARIES_S
-from benchmarks.watched import WatchedTraining, arguments_of
+from benchmarks.watched import WatchedTraining, arguments_of, kept_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import peft_targets
@@ -117,10 +117,7 @@ def kept_epoch(
     beginning = f"eval_{split}_"
     key = f"{beginning}{metric}"
     epochs = [entry for entry in history if key in entry]
-    if recipe.evaluate.keep == "last":
-        return epochs[-1], beginning
-    # of equal ones the latest
-    return max(reversed(epochs), key=lambda entry: entry[key]), beginning
+    return kept_of(recipe, epochs, lambda entry: entry[key]), beginning
 
 
 def _adapted(recipe: Recipe, style: str) -> Any:

@@ -4,7 +4,8 @@ later steps."""
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainerCallback
@@ -12,6 +13,8 @@ from transformers import TrainerCallback
 from lorakit.recipe import Recipe
 from lorakit.runs.precision import resolve_precision
 from lorakit.training.plan import share
+
+Found = TypeVar("Found")
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """The recipe's word -> that of `TrainingArguments`."""
@@ -49,6 +52,14 @@ def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def kept_of(recipe: Recipe, evaluations: Sequence[Found], score: Callable[[Found], float]) -> Found:
+    """The evaluation that counts, as lorakit chooses it. score: of the metric that is watched."""
+    if recipe.evaluate.keep == "last":
+        return evaluations[-1]
+    # of equal ones the latest
+    return max(reversed(evaluations), key=score)
 
 
 class StepTimes(TrainerCallback):
