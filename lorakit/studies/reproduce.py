@@ -224,7 +224,7 @@ class _Lines:
 def gather(rep: Reproduction, runs: Path, results: Path) -> dict[CellKey, CellSeeds]:
     """The seeds of each cell in its run folder, and in the files of results in that folder.
 
-    A file counts for the cells with its recipe and its values.
+    A file counts for the cells with its values, whatever the name of the recipe it was made with.
     """
     loaded = load_results(results)
     found = {}
@@ -232,7 +232,7 @@ def gather(rep: Reproduction, runs: Path, results: Path) -> dict[CellKey, CellSe
         run = cell.folder(runs)
         found[key] = CellSeeds(cell, run, finished_seeds(cell, runs), trainable(run))
         for path, result, recipe in loaded:
-            if result.recipe == cell.loaded.name and _is_same_run(cell, recipe, result):
+            if _is_same_run(cell, recipe, result):
                 _take(found[key], path, result)
     return found
 

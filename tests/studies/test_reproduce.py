@@ -286,6 +286,12 @@ class TestWhatIsTaken:
         assert trainable == [777]
         assert not (folder / "runs").exists()
 
+    def test_the_name_of_its_recipe_does_not_matter(self, folder, lorakit_cli):
+        (folder / "kept").mkdir()
+        result([*self.LORA], [0, 1, 2], recipe="a name of before").write(folder / "kept" / "a.json")
+        entry, _ = self.take(folder, lorakit_cli, "--status", "--json")
+        assert (entry["ours"], entry["state"]) == (51.0, "taken")
+
     def test_only_the_seeds_that_it_lacks_are_run(self, folder, lorakit_cli):
         (folder / "kept").mkdir()
         result([*self.LORA], [0]).write(folder / "kept" / "zero.json")
@@ -308,7 +314,6 @@ class TestWhatIsTaken:
     @pytest.mark.parametrize(
         "other",
         [
-            {"recipe": "another"},
             {"recipe_values": load_recipe("quickstart", ["train.learning_rate=2"]).recipe.plain()},
             {
                 "recipe_values": load_recipe(
@@ -322,7 +327,7 @@ class TestWhatIsTaken:
             },
             {"recipe_values": {"unknown": 1}},
         ],
-        ids=["recipe", "rate", "steps", "base", "damaged"],
+        ids=["rate", "steps", "base", "damaged"],
     )
     def test_another_setting_is_not_taken(self, folder, lorakit_cli, other):
         (folder / "kept").mkdir()
