@@ -1,7 +1,7 @@
 """The tables of the performance and memory pages, from the files in results/performance.
 
-Each file is what `lorakit bench ... --json` printed. `earlier.json` holds tables that were measured
-before raw files were kept.
+A file with `rounds` is what `lorakit bench ... --json` printed; the others hold rows that were
+measured with other commands, which the page names.
 
     python scripts/performance.py           # write the tables into the pages
     python scripts/performance.py --check   # exit code 1 if a page has other ones
@@ -36,6 +36,7 @@ TARGETS = (
     ("the same", "train_smollm2_e2e", "training: lorakit", "sft", 0.4),
     ("SmolLM2, greedy", "generate_smollm2_bf16_beams1", "lorakit", "transformers_best", 0.7),
     ("SmolLM2, beam 4", "generate_smollm2_bf16_beams4", "lorakit", "transformers_best", 0.6),
+    ("SmolLM2, beam 10", "generate_smollm2_bf16_beams10", "lorakit", "transformers_best", 0.5),
     ("a batch with four adapters", "adapters_smollm2", "mix: lorakit", "lorakit, one", 1.15),
 )
 """(what, file, of, over, target)"""
@@ -78,6 +79,20 @@ def ratios(name: str) -> str:
     return markdown(["of", "over", "median and quartiles"], rows, names=2)
 
 
+def steps(names: str) -> str:
+    """lorakit's time of a step over that of each other way, and the bytes kept for its backward
+    pass over those of PEFT at its best."""
+    overs = ("limit_fast", "limit_best", "peft", "peft_best")
+    rows = []
+    for name in names.split(","):
+        found = read(name)
+        cells = [spread(one(found["ratios"], "lorakit", over)) for over in overs]
+        saved = found["bytes"]["lorakit"] / found["bytes"]["peft_best"]
+        rows.append([f"`{name}`", *cells, f"{saved:.2f}"])
+    header = ["lorakit over", *(f"`{over}`" for over in overs), "saved, over `peft_best`"]
+    return markdown(header, rows)
+
+
 def best(names: str) -> str:
     """The settings that were chosen for the peers at their best, in some files."""
     rows = []
@@ -93,9 +108,9 @@ def best(names: str) -> str:
     return markdown(["file", "peer", "chosen", "the others, over it"], rows, names=4)
 
 
-def parts(name: str) -> str:
-    """The table of a run's parts."""
-    table = read(name)["tables"][0]
+def parts(name: str, number: str = "0") -> str:
+    """A table of the file as the command printed it."""
+    table = read(name)["tables"][int(number)]
     return markdown(list(table["header"]), [list(row) for row in table["rows"]])
 
 
@@ -150,10 +165,11 @@ def conditions() -> str:
     return markdown(header, rows, names=3)
 
 
-def earlier(number: str) -> str:
-    """A table that was measured before raw files were kept."""
-    table = read("earlier")["tables"][int(number)]
-    return "\n".join(table["lines"])
+def padding() -> str:
+    """Tokens with padding over tokens without, for some data sets."""
+    rows = read("padding")["rows"]
+    cells = [[str(value) for value in row.values()] for row in rows]
+    return markdown(["", *list(rows[0])[1:]], cells)
 
 
 def memory() -> str:
@@ -180,13 +196,14 @@ def many_rows(kind: str) -> str:
 RENDERERS: dict[str, Callable[..., str]] = {
     "targets": targets,
     "ratios": ratios,
+    "steps": steps,
     "best": best,
     "parts": parts,
     "first": first,
     "texts": texts,
     "milliseconds": milliseconds,
     "conditions": conditions,
-    "earlier": earlier,
+    "padding": padding,
     "memory": memory,
     "many_rows": many_rows,
 }
@@ -196,8 +213,8 @@ def rendered(page: str) -> str:
     """The page with the tables of the files."""
 
     def table(match: re.Match[str]) -> str:
-        kind, _, name = match[2].partition(":")
-        text = RENDERERS[kind](name) if name else RENDERERS[kind]()
+        kind, *names = match[2].split(":")
+        text = RENDERERS[kind](*names)
         return match[1] + text + match[3]
 
     return MARKED.sub(table, page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,12 +13,16 @@ from lorakit.tasks import Head
 WIDTH_MULTIPLE = 8
 """Widths are rounded up to it: each new width costs memory that stays (oneDNN keeps what it builds
 for the shapes of a product) and time."""
+NARROW = 32
+"""Tokens up to which widths are rounded up to half of it, because with 8 a third of the tokens of
+short sentences would be padding."""
 
 
-def width_of(items: Sequence[Encoded], most: int) -> int:
+def width_of(lengths: Iterable[int], most: int) -> int:
     """The width in tokens of a batch: its longest item, rounded up, but `most` at most."""
-    longest = max(item.length for item in items)
-    return min(most, -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+    longest = max(lengths)
+    multiple = WIDTH_MULTIPLE if longest > NARROW else WIDTH_MULTIPLE // 2
+    return min(most, -(-longest // multiple) * multiple)
 
 
 def collate(

@@ -60,6 +60,8 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
             f"{found.shares.processes} process(es) x {found.shares.micro} x "
             f"{found.shares.accumulation} accumulated"
         )
+    if found.padding is not None:
+        say(f"padding: batches have {found.padding:.3f} x the tokens of their examples")
     _print_sample(found)
     if found.memory_mib:
         say("memory of training at its peak, about:")
@@ -114,7 +116,7 @@ def _print_sample(found: Checked) -> None:
 
 
 def _plain(found: Checked) -> dict[str, Any]:
-    names = ("rows", "steps", "warmup_steps", "memory_mib", "adapter_mib")
+    names = ("rows", "steps", "warmup_steps", "padding", "memory_mib", "adapter_mib")
     return {
         "sites": [site.name for site in found.attachment.sites],
         "counts": found.counts.model_dump(),

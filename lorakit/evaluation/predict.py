@@ -50,7 +50,7 @@ def logit_batches(
     longest = int(max(lengths_in(items), default=0))
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Logits]:
-        fields = collate(batch, head, pad_id, width_of(batch, longest))
+        fields = collate(batch, head, pad_id, width_of(lengths_in(batch), longest))
         fields.pop("labels", None)
         inputs = {name: value.to(device) for name, value in fields.items()}
         logits = head_outputs(model, inputs).float().cpu()

@@ -48,7 +48,7 @@ class Setup:
         if self.packed is not None:
             batch = pack(items, self.packed, self.pad_id)
         else:
-            width = self.width or width_of(items, self.longest)
+            width = self.width or width_of(lengths_in(items), self.longest)
             batch = collate(items, self.head, self.pad_id, width)
         token_labels = self.head is Head.CAUSAL
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from lorakit.bases.load import make_head_fast
 from lorakit.bases.outline import outline
 from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.tokenizer import add_tokens, load_tokenizer
-from lorakit.batches import IGNORE, Encoded, encode
+from lorakit.batches import IGNORE, Encoded, encode, width_of
 from lorakit.batches.pieces import marked_pieces
 from lorakit.errors import DataUnavailable, LorakitError, ModelError, RecipeError
 from lorakit.evaluation.answers import read_splits, scored_splits
@@ -32,8 +33,9 @@ from lorakit.tasks import Example, Head
 from lorakit.tokenizer import Tokenizer
 from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.optim import warm_steps
-from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, plan_of, share
+from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, own_part, plan_of, share
 from lorakit.training.refuse import refuse_no_rate
+from lorakit.training.setup import Setup, setup_of
 from lorakit.verbs.footprint import BYTES_PER_NUMBER, MIB, Footprint
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
 from lorakit.verbs.label_rows import LabelRow, label_rows
@@ -60,6 +62,9 @@ class Checked:
     the loss is computed on it."""
     cut: int = 0
     """Number of training examples that reach data.max_length."""
+    padding: float | None = None
+    """Tokens of the first epoch's batches with padding over those without; None: packed rows, or
+    examples that could not be read."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     adapter_mib: float = 0.0
     missing: list[str] = field(default_factory=list)
@@ -205,6 +210,8 @@ def _check_examples(
     lengths = encoded.lengths.tolist()
     size, by_length = recipe.train.global_batch_size, recipe.train.group_by_length
     order = epoch_batches(lengths, size, recipe.seeds[0], 0, by_length)
+    setup = setup_of(recipe, encoded, reader.tokenizer.pad_token_id, recipe.seeds[0])
+    checked.padding = _padding(setup, lengths, order, plan.shares)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)
     scored = {}
@@ -212,6 +219,21 @@ def _check_examples(
         learned = asked.learned[split]
         scored[split] = items if learned is None else learned.rows
     return _Data(reader.tokenizer.pad_token_id, encoded, scored, plan)
+
+
+def _padding(
+    setup: Setup, lengths: Sequence[int], order: Sequence[Sequence[int]], shares: Shares
+) -> float | None:
+    if setup.packed is not None:
+        return None
+    most = max(lengths)
+    padded = 0
+    for batch, rank in product(order, range(shares.processes)):
+        for part in own_part(batch, shares, rank):
+            if part:
+                width = setup.width or width_of([lengths[i] for i in part], most)
+                padded += len(part) * width
+    return padded / sum(lengths)
 
 
 def _tokens(item: Encoded, tokenizer: Tokenizer, head: Head) -> list[tuple[str, bool]]:

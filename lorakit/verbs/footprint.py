@@ -145,7 +145,7 @@ class Footprint:
         if head is Head.CAUSAL:
             vocabulary = setting(config, "vocab_size", 1)
             items = items[: max(1, MOST_LOGITS // (vocabulary * longest))]
-        fields = collate(items, head, self.pad_id, width_of(items, longest))
+        fields = collate(items, head, self.pad_id, width_of(lengths_in(items), longest))
         labels = fields.pop("labels", None)
         inputs = {name: value.to(META) for name, value in fields.items()}
         with torch.no_grad(), self._counted() as live, AsOnDevice(self._autocast()):

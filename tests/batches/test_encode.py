@@ -149,11 +149,12 @@ def test_more_tokens_than_the_model_has_positions(config, tokens, refused):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "most", "width"), [([3, 5], 40, 8), ([8], 40, 8), ([9], 40, 16), ([9], 12, 12)]
+    ("lengths", "most", "width"),
+    [([3, 5], 80, 8), ([8], 80, 8), ([9], 80, 12), ([32], 80, 32), ([33], 80, 40), ([33], 36, 36)],
 )
 def test_widths_are_rounded_up_within_the_longest(lengths, most, width):
     items = [Encoded("", {"input_ids": [1] * n}, 0, []) for n in lengths]
-    assert width_of(items, most) == width
+    assert width_of([item.length for item in items], most) == width
 
 
 LONG = [

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import lorakit.cli.output
 from lorakit.bases.tokenizer import load_tokenizer
@@ -13,10 +14,12 @@ from lorakit.batches import encode
 from lorakit.cli.check import _print_sample
 from lorakit.evaluation.answers import read_splits
 from lorakit.recipe.load import load_recipe
-from lorakit.training.plan import epoch_batches
+from lorakit.training.plan import batches_from, epoch_batches, own_part, steps_per_epoch
+from lorakit.training.setup import setup_of
 from lorakit.verbs.check import MIB, check
 
 BYTES_FP32 = 4
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -61,6 +64,38 @@ def test_the_example_is_the_first_of_the_first_batch(by_length):
     order = epoch_batches(items.lengths.tolist(), size, 0, 0, recipe.train.group_by_length)
     text = "".join(piece for piece, _ in check(recipe).sample)
     assert text == f"<s> {rows[order[0][0]].text}</s>"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes"),
+    [
+        ([], 1),
+        (["train.group_by_length=false"], 1),
+        (["data.padding=max_length", "data.max_length=48"], 1),
+        (["train.micro_batch_size=2"], 2),
+    ],
+)
+def test_the_padding_is_that_of_the_batches_of_training(overrides, processes):
+    recipe = load_recipe("quickstart", overrides).recipe
+    rows = read_splits(recipe.task, recipe.data, ["train"])["train"]
+    items = encode(rows, load_tokenizer(recipe.model), recipe.task.head, recipe.data)
+    setup = setup_of(recipe, items, 0, recipe.seeds[0])
+    steps = batches_from(setup, 0)
+    found = check(recipe, processes)
+    padded = 0
+    for _ in range(steps_per_epoch(len(items), recipe.train.global_batch_size)):
+        batch = next(steps)
+        for rank in range(processes):
+            parts = [part for part in own_part(batch, found.shares, rank) if part]
+            tensors = [setup.tensors([items[i] for i in part], CPU) for part in parts]
+            padded += sum(one["input_ids"].numel() for one in tensors)
+    assert found.padding is not None
+    assert found.padding == pytest.approx(padded / items.lengths.sum())
+    assert found.padding > 1
+
+
+def test_packed_rows_are_not_padded():
+    assert check(load_recipe("quickstart_generate", ["data.packing=true"]).recipe).padding is None
 
 
 def test_a_new_token_that_the_data_has():
