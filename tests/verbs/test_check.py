@@ -82,6 +82,7 @@ def test_the_padding_is_that_of_the_batches_of_training(overrides, processes):
     setup = setup_of(recipe, items, 0, recipe.seeds[0])
     steps = batches_from(setup, 0)
     found = check(recipe, processes)
+    assert found.shares is not None
     padded = 0
     for _ in range(steps_per_epoch(len(items), recipe.train.global_batch_size)):
         batch = next(steps)
