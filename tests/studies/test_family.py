@@ -39,8 +39,9 @@ seeds: [0, 1]
 """
 
 
-def test_every_method_for_encoders_is_in_the_study():
-    cells = yaml.safe_load(find_study("family_minilm").read_text())["cells"]
+@pytest.mark.parametrize("study", ["family_minilm", "family_mpnet"])
+def test_every_method_for_encoders_is_in_the_study(study):
+    cells = yaml.safe_load(find_study(study).read_text())["cells"]
     with_prompts = {name for name in methods.names() if name.startswith("lora_prefix")}
     assert {name for name in cells if not name.startswith("init ")} == (
         {*methods.names()} - FOR_DECODERS - FROM_OTHERS - with_prompts
