@@ -29,6 +29,13 @@ def test_each_seed_draws_its_own_and_always_the_same():
     assert first == sorted(first, key=lambda id: int(id.partition("-")[2]))
 
 
+def test_the_draw_is_the_same_in_every_version():
+    """Another one would train a resumed run, or another seed of a study, on other examples."""
+    assert [one.id for one in Data(sample=5).drawn(EXAMPLES[:20], 0)] == [
+        f"train-{i}" for i in (1, 3, 4, 8, 15)
+    ]
+
+
 def test_all_or_too_many():
     assert Data().drawn(EXAMPLES, 0) == Data(sample=1000).drawn(EXAMPLES, 0) == EXAMPLES
     with pytest.raises(RecipeError, match=r"data.sample: 1001 of 1000 training examples"):
@@ -76,6 +83,8 @@ class TestShots:
             [f"Answer: {word}" for word in ("True", "Neither", "False") for _ in range(2)]
         )
         assert shots.endswith("\n\n")
+        # in the order of a draw, and not by label
+        assert answers[:3] == ["Answer: Neither", "Answer: True", "Answer: Neither"]
 
     def test_another_seed_shows_others(self, folder):
         data = Data(path=str(folder))

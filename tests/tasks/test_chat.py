@@ -198,6 +198,8 @@ def test_tools_and_calls(chatml, read):
     # the last answer that is a text is scored; a call is not
     (asked,) = read([{"messages": messages[:2] + messages}], "validation")
     assert (asked.target, len(asked.turns)) == ("It is 2.", 5)
+    (asked,) = read([{"messages": messages + messages[:2]}], "validation")
+    assert (asked.target, len(asked.turns)) == ("It is 2.", 3)
     # SmolLM2's template would leave both out silently
     with pytest.raises(ModelError, match="'add'"):
         marked(chatml(), example)

@@ -162,6 +162,12 @@ class TestTheForm:
         with pytest.raises(DataError, match=f"give task.text_form={other} to use it"):
             read("test", folder, task)
 
+    def test_a_folder_with_both_is_not_said_to_have_the_other(self, e2e_folder):
+        (e2e_folder / "test.txt").write_text("no separator\n")
+        with pytest.raises(DataError) as caught:
+            read("test", e2e_folder, TOKENISED)
+        assert "task.text_form" not in str(caught.value)
+
     def test_the_hub_has_raw_text_only(self):
         with pytest.raises(DataUnavailable, match=r"task.text_form tokenised: the hub has tuets"):
             TOKENISED.read("test", Data())

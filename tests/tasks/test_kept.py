@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,33 @@ def test_every_field_comes_back():
     assert rows[2:4] == EXAMPLES[2:4]
     assert rows.has_turns
     assert learnt_digest(rows) == learnt_digest(EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "b"},
+        {"text": "b"},
+        {"pair": "b"},
+        {"target": "b"},
+        {"references": ("b",)},
+        {"group": "b"},
+        {"words": ((0, 1),)},
+        {"turns": (Turn("user", "b"),)},
+        {"tools": "[{}]"},
+        {"whole": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_is_learnt_and_asked_is_in_the_digest(change):
+    example = Example("a", "x")
+    assert learnt_digest([replace(example, **change)]) != learnt_digest([example])
+
+
+def test_the_digest_of_a_text_is_the_same_in_every_version():
+    """Another one would refuse to resume a run and to use answers that are there."""
+    examples = [Example("a", "x", "y", 1), Example("b", "x", target="y", references=("y", "z"))]
+    assert learnt_digest(examples) == "9055481b880b5847a84649fcdf340d10"
 
 
 def test_a_moved_file_keeps_the_digest_and_another_text_does_not():

@@ -57,6 +57,7 @@ def test_a_label_is_given_above_the_threshold(jsonl):
     path = jsonl({"text": "x", "labels": ["a", "b"]})
     fields = {"train": path, "validation": path}
     assert Multilabel(**fields).to_prediction([0.01, -0.01]) == ["a"]
+    assert Multilabel(**fields).to_prediction([0.0, 1.0]) == ["b"]
     assert Multilabel(**fields, threshold=0.9).to_prediction([2.19, 2.2]) == ["b"]
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +191,19 @@ def test_with_some_rows_execution_is_of_these(folder, caplog):
     assert caplog.messages == [
         "execution accuracy is that of 1 of 3 examples, whose table has rows"
     ]
+
+
+def test_weighted_examples_need_the_rows_of_every_table(folder):
+    task = WikiSql()
+
+    def names() -> set[str]:
+        references = [task.to_reference(example) for example in examples("validation", folder)]
+        weigh = task.weighted([task.to_prediction(text) for text in RIGHT], references)
+        return set(weigh(np.ones((1, len(RIGHT)))))
+
+    assert "execution_accuracy" in names()
+    without_rows(folder / "dev.tables.jsonl", "1-1-1")
+    assert names() == {"logical_form_accuracy", "unparsable"}
 
 
 def test_rows_that_are_gone_are_said(folder, caplog):
