@@ -4,14 +4,16 @@ Examples, prompts and settings are those of the recipe; only training is measure
 evaluation. Prints one JSON line.
 
     python -m benchmarks.causal trainer:ATTENTION e2e data.path=E2E model.name=MODEL
+    python -m benchmarks.causal trainer:ATTENTION:adapters_as_base ...
     python -m benchmarks.causal sft:ATTENTION ...
 
 trainer: the base in the dtype that lorakit keeps it in, batches as the recipe has them, padded to
-the longest.
+the longest; adapters in fp32, or with `adapters_as_base` in the dtype of the base.
 sft: the same settings for SFTTrainer, which tokenises and takes the loss of the answers itself.
 
 Source: run_clm.py of transformers' examples and its page "Trainer"; the page "SFT Trainer" of TRL's
-documentation (prompt and completion, `peft_config`, `model_init_kwargs`).
+documentation (prompt and completion, a model of PEFT); `autocast_adapter_dtype` of PEFT's page
+"LoRA".
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from transformers import (
 )
 
 from benchmarks._libraries import LIBRARIES_S
-from benchmarks.watched import WatchedTraining, arguments_of
+from benchmarks.watched import WatchedTraining, arguments_of, best_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import peft_targets
@@ -50,11 +52,11 @@ class WatchedCausal(WatchedTraining, Trainer):
 
 
 def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
-    """Train one seed with `trainer:ATTENTION` or `sft:ATTENTION`. parts and apart: as in
-    `benchmarks.trainer`."""
+    """Train one seed. script: as on the command line. parts, apart: as in `benchmarks.trainer`."""
     clock = PartsClock()
     set_seed(seed)
-    kind, attention = script.split(":")
+    kind = script.split(":")[0]
+    attention, keeps_fp32 = best_of(script)
     base = location(recipe.model.name)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(
@@ -75,9 +77,12 @@ def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
                 data = _columns(pairs)
         with clock.part("tokenising" if kind == "sft" else "rest"):
             arguments = arguments_of(recipe, folder, seed) | {"eval_strategy": "no"}
+            # without adapters in fp32 everything is in the base's dtype, and autocast would only cost
+            arguments["bf16"] = arguments["bf16"] and keeps_fp32
             by_length = recipe.train.group_by_length
             arguments["train_sampling_strategy"] = "group_by_length" if by_length else "random"
-            trainer = make(recipe, model, tokenizer, data, arguments)
+            adapted = get_peft_model(model, _lora(recipe, model), autocast_adapter_dtype=keeps_fp32)
+            trainer = make(recipe, adapted, tokenizer, data, arguments)
         trainer.train()
     apart = clock.begin - LIBRARIES_S
     parts = clock.seconds | {"imports": LIBRARIES_S, "rest": 0.0} | trainer.steps.seconds()
@@ -125,7 +130,7 @@ def _trainer(
 ) -> WatchedCausal:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return WatchedCausal(
-        get_peft_model(model, _lora(recipe, model)),
+        model,
         TrainingArguments(**arguments),
         train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
@@ -142,13 +147,7 @@ def _sft(recipe: Recipe, model: Any, tokenizer: Any, rows: Any, arguments: dict[
 
     # its default is to recompute activations, which takes longer
     config = SFTConfig(**arguments, gradient_checkpointing=False, max_length=recipe.data.max_length)
-    return WatchedSft(
-        model,
-        config,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=_lora(recipe, model),
-    )
+    return WatchedSft(model, config, train_dataset=rows, processing_class=tokenizer)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ batches and checkpoints are the peers'. Prints one JSON line per seed.
 
 STYLE is one of the ways in which people write such a script: `grouped` (the default: batches by
 length), `tuned` (the same with bf16 autocast), `best:ATTENTION` (batches as the recipe has them,
-the base in the dtype that lorakit keeps it in, and eager attention or sdpa), `dynamic` (batches in
-any order, padded to their longest example) or `padded` (to the recipe's data.max_length).
+the base in the dtype that lorakit keeps it in, and eager attention or sdpa),
+`best:ATTENTION:adapters_as_base` (the adapters in that dtype, too), `dynamic` (batches in any
+order, padded to their longest example) or `padded` (to the recipe's data.max_length).
 
 Source: run_glue.py of transformers' examples, its page "Trainer" (`train_sampling_strategy`,
-`bf16`), `dtype` and `attn_implementation` of its page "Loading models", and PEFT's quick tour.
+`bf16`), `dtype` and `attn_implementation` of its page "Loading models", PEFT's quick tour, and
+`autocast_adapter_dtype` of its page "LoRA".
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from transformers import (
 )
 
 from benchmarks._libraries import LIBRARIES_S
-from benchmarks.watched import WatchedTraining, arguments_of, kept_of
+from benchmarks.watched import WatchedTraining, arguments_of, best_of, kept_of
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import peft_targets
@@ -48,7 +50,8 @@ from lorakit.recipe.load import load_recipe
 from lorakit.runs.precision import resolve_precision
 from lorakit.tasks import Example
 
-STYLES = ("grouped", "tuned", "best:eager", "best:sdpa", "dynamic", "padded")
+STYLES = ("grouped", "tuned", "best", "dynamic", "padded")
+"""The first words of a style."""
 BY_LENGTH = ("grouped", "tuned")
 TRAINER_KEYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
 """What the Trainer adds to the metrics of an evaluation."""
@@ -128,9 +131,10 @@ def _adapted(recipe: Recipe, style: str) -> Any:
     config = AutoConfig.from_pretrained(base, num_labels=labels, **recipe.model.config)
     # without a dtype, transformers takes the checkpoint's
     loading: dict[str, Any] = {"dtype": DTYPES[recipe.model.dtype]}
+    keeps_fp32 = True
     if style.startswith("best:"):
         loading["dtype"] = DTYPES[resolve_precision(recipe).model.dtype]
-        loading["attn_implementation"] = style.removeprefix("best:")
+        loading["attn_implementation"], keeps_fp32 = best_of(style)
     model = AutoModelForSequenceClassification.from_pretrained(base, config=config, **loading)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -139,13 +143,16 @@ def _adapted(recipe: Recipe, style: str) -> Any:
         lora_dropout=method.dropout,
         target_modules=peft_targets(model, method.targets),
     )
-    return get_peft_model(model, lora)
+    return get_peft_model(model, lora, autocast_adapter_dtype=keeps_fp32)
 
 
 def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
     settings = arguments_of(recipe, folder, seed)
     if style == "tuned":
         settings["bf16"] = True
+    if style.startswith("best:") and not best_of(style)[1]:
+        # everything is in the base's dtype, and autocast would only cost
+        settings["bf16"] = False
     by_length = style in BY_LENGTH
     if style.startswith("best:"):
         by_length = recipe.train.group_by_length
@@ -205,7 +212,7 @@ def _scores(entry: Mapping[str, float], split: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    chosen = words.pop(0) if words[0] in STYLES else "grouped"
+    chosen = words.pop(0) if words[0].split(":")[0] in STYLES else "grouped"
     loaded = load_recipe(words[0], words[1:]).recipe
     for number in loaded.seeds:
         print(json.dumps(run(loaded, number, chosen)), flush=True)

@@ -18,6 +18,7 @@ Found = TypeVar("Found")
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """The recipe's word -> that of `TrainingArguments`."""
+ADAPTERS_AS_BASE = "adapters_as_base"
 
 
 def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
@@ -52,6 +53,13 @@ def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def best_of(script: str) -> tuple[str, bool]:
+    """The attention and PEFT's `autocast_adapter_dtype` of KIND:ATTENTION, where adapters are in
+    fp32, or of KIND:ATTENTION:adapters_as_base."""
+    _, attention, *adapters = script.split(":")
+    return attention, adapters != [ADAPTERS_AS_BASE]
 
 
 def kept_of(recipe: Recipe, evaluations: Sequence[Found], score: Callable[[Found], float]) -> Found:

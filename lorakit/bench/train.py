@@ -18,20 +18,23 @@ from typing import Any
 import torch
 
 from lorakit.bench._base import Bench, Measured, Setting, run_module
-from lorakit.bench._best import ATTENTIONS, BEST, Best, key_of, with_best
+from lorakit.bench._best import BEST, Best, key_of, settings, with_best
 from lorakit.bench._parts import PARTS, training_seconds
 from lorakit.bench._rounds import Rounds, turns
 from lorakit.errors import InputError
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.train import Train
 from lorakit.report.table import NOTHING, Table
+from lorakit.runs.precision import resolve_precision
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
 
 STYLES = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded": "padded"}
 """Peer -> style of `benchmarks.trainer`."""
 CAUSAL = {"trainer_best": "trainer", "sft": "sft"}
-"""Peer -> script of `benchmarks.causal`; both are run with the faster attention."""
+"""Peer -> script of `benchmarks.causal`; both are run with the fastest setting."""
+AS_BASE = "adapters_as_base"
+"""The word of the scripts for adapters in the dtype of the base."""
 SCRIPTS_HAVE = (
     "epochs max_steps global_batch_size micro_batch_size learning_rate weight_decay warmup "
     "schedule adam_betas adam_eps max_grad_norm label_smoothing precision group_by_length"
@@ -65,7 +68,8 @@ class TrainBench(Bench):
         first_seed = f"seeds=[{recipe.seeds[0]}]"
         setting = replace(setting, recipe=(*setting.recipe, first_seed))
         is_causal = recipe.task.head is Head.CAUSAL
-        tried, left_out = _scripts(setting.against, recipe.task.head)
+        is_half = resolve_precision(recipe).model.dtype != "fp32"
+        tried, left_out = _scripts(setting.against, recipe.task.head, is_half)
         if tried:
             refuse_other_settings(recipe, tried)
         if tried and not is_causal:
@@ -134,34 +138,43 @@ class _Way:
         return statistics.median(parts.get(part, 0.0) for parts in self.parts)
 
 
-def _scripts(against: Sequence[str], head: Head) -> tuple[dict[str, dict[str, Words]], list[str]]:
+def _scripts(
+    against: Sequence[str], head: Head, is_half: bool
+) -> tuple[dict[str, dict[str, Words]], list[str]]:
     """Peer -> setting -> its words, and the peers that do not train such a head.
 
-    InputError: none of them does.
+    is_half: the base is in half precision. InputError: none of them does.
     """
     found: dict[str, dict[str, Words]] = {}
     is_causal = head is Head.CAUSAL
     of_texts = head in (Head.CLASSIFICATION, Head.REGRESSION)
     for peer in against:
         if is_causal and peer in CAUSAL:
-            scripts = {way: f"{CAUSAL[peer]}:{way}" for way in ATTENTIONS}
-            found[peer] = {way: ["benchmarks.causal", word] for way, word in scripts.items()}
+            found[peer] = _best_ways("benchmarks.causal", CAUSAL[peer], is_half)
         elif of_texts and peer in STYLES:
             found[peer] = {STYLES[peer]: ["benchmarks.trainer", STYLES[peer]]}
         elif of_texts and peer.endswith(BEST):
-            found[peer] = {way: ["benchmarks.trainer", f"best:{way}"] for way in ATTENTIONS}
+            found[peer] = _best_ways("benchmarks.trainer", "best", is_half)
     if against and not found:
         raise InputError(f"bench train: {', '.join(against)} cannot train this recipe's head")
     return found, [peer for peer in against if peer not in found]
+
+
+def _best_ways(script: str, kind: str, is_half: bool) -> dict[str, Words]:
+    """Setting -> its words, for each setting of a peer at its best."""
+    ways = {}
+    for said, attention, in_fp32 in settings(has_adapters=True, is_half=is_half):
+        ways[said] = [script, ":".join([kind, attention, *([] if in_fp32 else [AS_BASE])])]
+    return ways
 
 
 def refuse_other_settings(recipe: Recipe, peers: Collection[str]) -> None:
     """InputError: lorakit would do other work than the scripts of these peers."""
     found = {}
     for section, names in OTHERS.items():
-        settings = getattr(recipe, section)
-        for name, field_ in type(settings).model_fields.items():
-            value = getattr(settings, name)
+        given = getattr(recipe, section)
+        for name, field_ in type(given).model_fields.items():
+            value = getattr(given, name)
             if name in names and value != field_.get_default(call_default_factory=True):
                 found[f"{section}.{name}"] = getattr(value, "name", value)
     if set(peers) == {"padded"}:
@@ -169,9 +182,9 @@ def refuse_other_settings(recipe: Recipe, peers: Collection[str]) -> None:
     if recipe.train.schedule not in SCHEDULES:
         found["train.schedule"] = recipe.train.schedule
     if found:
-        given = ", ".join(f"{name}={value}" for name, value in found.items())
+        shown = ", ".join(f"{name}={value}" for name, value in found.items())
         raise InputError(
-            f"bench train: the recipe has {given}, which the peers' scripts do not have; remove "
+            f"bench train: the recipe has {shown}, which the peers' scripts do not have; remove "
             "it, or measure with --against none"
         )
 

@@ -294,6 +294,13 @@ def test_planted_intruders_are_found(draw, orthonormal):
     assert intruders(low).count == 2
 
 
+def test_an_intruder_is_below_epsilon(draw):
+    change = Change("q", dense=draw(OUT, IN), base=draw(OUT, IN))
+    cosines = sorted(intruders(change).cosines)
+    for count, cosine in enumerate(cosines):
+        assert intruders(change, epsilon=cosine).count == count
+
+
 def test_a_rotation_of_two_of_w_s_directions_is_no_intruder(orthonormal):
     """By 45 degrees: |cos| is 0.707 with both."""
     u, v, w = _base(orthonormal)

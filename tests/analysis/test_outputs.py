@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import shutil
+import statistics
 
 import numpy as np
 import pytest
@@ -142,6 +145,14 @@ def test_auc_of_one_distribution_is_a_half(draw):
     assert auc([x + 20 for x in members], others) == 1
 
 
+def test_the_standard_error_is_that_of_every_choice_of_members():
+    found = []
+    for members in itertools.combinations(range(6), 2):
+        others = [rank for rank in range(6) if rank not in members]
+        found.append(auc(list(members), others))
+    assert standard_error(2, 4) == pytest.approx(statistics.pstdev(found))
+
+
 def test_the_area_under_the_curve_is_the_auc(draw):
     members, others = (draw(40) + 0.5).tolist(), draw(30).tolist()
     x, y = roc(members, others)
@@ -184,6 +195,18 @@ def test_members_that_are_not_known_are_refused(runs, sampled):
     with pytest.raises(AdapterError, match="run folder"):
         refuse_unknown_members(load_adapted(Pointer(str(folder)), SiteFilter()))
     refuse_unknown_members(load_adapted(Pointer(str(runs["lora"])), SiteFilter()))
+
+
+def test_members_are_those_before_the_epoch_that_was_kept(runs, tmp_path):
+    """A state of the first half of an epoch has not seen every example."""
+    run = tmp_path / "run"
+    shutil.copytree(runs["lora"], run)
+    file = run / "seed0" / "result.json"
+    result = json.loads(file.read_text())
+    assert result["epochs"] >= 1
+    file.write_text(json.dumps(result | {"best_epoch": 0.5}))
+    with pytest.raises(AdapterError, match=r"0\.5 epochs"):
+        refuse_unknown_members(load_adapted(Pointer(str(run)), SiteFilter()))
 
 
 # forgetting
@@ -256,6 +279,15 @@ def test_a_probe_of_rank_one_is_all_that_the_change_does(draw):
     found = probe(change, x, [f"t{n}" for n in range(20)])
     assert found.largest[0] == f"t{largest}"
     assert h[largest] > 0
+    # the other sign of the singular vectors is the same change
+    assert torch.equal(readings(Change("x", factors=(-b, -a)), x)[0], h)
+
+
+def test_the_first_direction_s_share_is_of_the_squares():
+    change = Change("x", dense=torch.diag(torch.tensor([3.0, 1.0])))
+    h, first = readings(change, torch.tensor([[-2.0, 5.0], [1.0, 0.0]]))
+    assert first == pytest.approx(0.9)
+    assert h.tolist() == pytest.approx([6.0, -3.0])
 
 
 # gradients

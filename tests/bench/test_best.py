@@ -117,14 +117,35 @@ def test_unlike_work_fails():
 
 
 def test_a_peer_that_cannot_train_the_head_is_named():
-    found, left_out = _scripts(("tuned", "trainer_best", "sft"), Head.CAUSAL)
+    found, left_out = _scripts(("tuned", "trainer_best", "sft"), Head.CAUSAL, is_half=False)
     assert set(found) == {"trainer_best", "sft"}
     assert left_out == ["tuned"]
     with pytest.raises(InputError, match="tuned"):
-        _scripts(("tuned",), Head.CAUSAL)
+        _scripts(("tuned",), Head.CAUSAL, is_half=False)
     with pytest.raises(InputError, match="trainer_best"):
-        _scripts(("trainer_best",), Head.TOKENS)
-    assert set(_scripts(("trainer_best",), Head.REGRESSION)[0]) == {"trainer_best"}
+        _scripts(("trainer_best",), Head.TOKENS, is_half=False)
+    assert set(_scripts(("trainer_best",), Head.REGRESSION, is_half=False)[0]) == {"trainer_best"}
+
+
+@pytest.mark.parametrize(
+    ("head", "peer", "script"),
+    [(Head.CLASSIFICATION, "trainer_best", "best"), (Head.CAUSAL, "sft", "sft")],
+)
+def test_every_setting_of_a_peer_at_its_best_is_tried(head, peer, script):
+    from benchmarks.watched import best_of
+
+    def words(is_half: bool) -> dict[str, str]:
+        return {said: one[1] for said, one in _scripts((peer,), head, is_half)[0][peer].items()}
+
+    assert words(False) == {name: f"{script}:{name}" for name in ("eager", "sdpa")}
+    assert words(True) == {
+        "eager, adapters in fp32": f"{script}:eager",
+        "eager, adapters as the base": f"{script}:eager:adapters_as_base",
+        "sdpa, adapters in fp32": f"{script}:sdpa",
+        "sdpa, adapters as the base": f"{script}:sdpa:adapters_as_base",
+    }
+    assert best_of(f"{script}:sdpa") == ("sdpa", True)
+    assert best_of(f"{script}:sdpa:adapters_as_base") == ("sdpa", False)
 
 
 def test_one_seed_is_trained_by_every_way(monkeypatch):
