@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change, svd
+from lorakit.analysis._sites import middle_layer
 from lorakit.analysis.amplification import amplification
 from lorakit.analysis.base_overlap import measure
 from lorakit.analysis.full import truncation, truncation_errors
@@ -19,7 +20,7 @@ from lorakit.analysis.intruders import intruders, nearest
 from lorakit.analysis.norms import Norms, norms
 from lorakit.analysis.norms import table as norms_table
 from lorakit.analysis.rank import effective_rank, spectrum, stable_rank
-from lorakit.analysis.subspace import overlaps, random_similarity, similarity
+from lorakit.analysis.subspace import Overlap, headline, overlaps, random_similarity, similarity
 from lorakit.errors import InputError
 
 OUT, IN = 24, 20
@@ -340,11 +341,29 @@ class TestBaseOverlap:
         outside = measure(self.change(torch.eye(40)[30:32], w))
         assert outside.all == pytest.approx(0, abs=1e-12)
 
+    def test_a_tenth_is_of_the_smaller_side(self):
+        found = measure(self.change(torch.eye(2, 200), torch.randn(30, 200)))
+        assert len(found.phi[0]) == 3
+
     def test_the_control_is_what_chance_gives(self):
         w = torch.randn(200, 200, generator=torch.Generator().manual_seed(1))
         found = measure(self.change(torch.eye(4, 200), w))
         # the share of 20 of 200 directions, over the smaller number
         assert found.random[-1][-1] == pytest.approx(20 / 200, abs=0.06)
+
+
+def test_the_headline_has_what_chance_gives_for_the_smaller_rank():
+    phi = [[0.5, 0.5, 0.5, 0.5], [0.5, 0.25, 0.5, 0.5]]
+    found = Overlap("q", width=40, phi=phi, random=phi, each=[])
+    assert headline([found]) == "mean φ(1,1) 0.500 (chance 0.025), mean φ(p,p) 0.250 (chance 0.050)"
+
+
+def test_the_layer_in_the_middle():
+    found = [Norms(f"layer.{n}.q", 1.0, 1.0, 1.0) for n in range(5)]
+    assert [one.site for one in middle_layer(found)] == ["layer.2.q"]
+    assert [one.site for one in middle_layer(found[:4])] == ["layer.2.q"]
+    loose = [Norms("head", 1.0, 1.0, 1.0)]
+    assert middle_layer(loose) == loose
 
 
 def test_the_experts_of_a_layer_are_one_column_with_their_mean():

@@ -353,7 +353,7 @@ def test_the_files_go_to_the_run_that_is_given_first(runs, lorakit_cli, tmp_path
     assert [run["r"] for run in done.json["runs"]] == [8, 2]
 
 
-def test_runs_of_two_bases_are_not_compared(runs):
+def test_runs_of_two_bases_are_not_compared(runs, monkeypatch):
     """Of the same shapes, where only the fingerprints tell them apart."""
     lora, narrow = (
         load_changes(Pointer(str(runs[name])), None, False, SiteFilter())
@@ -368,6 +368,10 @@ def test_runs_of_two_bases_are_not_compared(runs):
         refuse_two_bases(request, [lora, other])
     any_base = Request([Pointer(str(runs["lora"]), any_base=True)], SiteFilter())
     refuse_two_bases(any_base, [lora, other])
+    # fingerprints without a digest in common do not prove that the base is the same
+    monkeypatch.setattr("lorakit.analysis._base.same", lambda *_: None)
+    with pytest.raises(AdapterError, match="--any-base"):
+        refuse_two_bases(request, [lora, narrow])
 
 
 @pytest.mark.parametrize("what", ["spectra", "subspace", "forgetting"])

@@ -20,6 +20,18 @@ def test_every_size_and_name_has_room(rows, columns, name):
     assert "<image" not in picture.svg
 
 
+@pytest.mark.parametrize(("largest", "is_told"), [(1000.0, True), (40.0, False)])
+def test_small_numbers_next_to_a_large_one_have_colours_of_their_own(largest, is_told):
+    """From a ratio of 50 on the scale is logarithmic. Nine columns have colours alone."""
+
+    def drawn(*few: float) -> str:
+        values = [*few, *[1.0] * 6, largest]
+        cells = {("a", str(n)): value for n, value in enumerate(values)}
+        return heat_map(cells, ("", ""), "bar", "title").svg
+
+    assert (drawn(1.0, 1.5) != drawn(1.0, 1.0)) is is_told
+
+
 @pytest.mark.parametrize(
     ("values", "scale"),
     [

@@ -365,6 +365,9 @@ def test_the_samples_of_the_evaluations(make_result, logs, tmp_path):
     assert [epoch for epoch, is_kept, _ in found.texts if is_kept] == ["7"]
     assert len(epochs) <= MAX_EVALUATIONS
     assert written(lines[:1], None)[0].texts == (("1", False, "text 1"),)
+    again = {**lines[1], "samples": [{**lines[1]["samples"][0], "text": "again"}]}
+    [found] = written([lines[0], lines[1], again], kept=None)
+    assert [text for _, _, text in found.texts] == ["text 1", "again"]
     assert written([], None) == []
     file = write_page(tmp_path, make_result(), {0: [*logs[0], *lines]}, [])
     assert "p&lt;b&gt;" in file.read_text()

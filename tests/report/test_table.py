@@ -237,6 +237,19 @@ def test_comparison_has_a_column_for_each_split_and_data_set(make_result):
     ]
 
 
+def test_a_slice_has_a_column_of_its_own(make_result):
+    task = {"task": {"name": "t"}}
+    table = comparison(
+        [
+            make_result((80.0,), recipe="all", recipe_values=task | {"data": {"limit": {}}}),
+            make_result(
+                (90.0,), recipe="few", recipe_values=task | {"data": {"limit": {"validation": 9}}}
+            ),
+        ]
+    )
+    assert [row[3:] for row in table.rows] == [("80.00", "90.00")]
+
+
 def test_comparison_hides_no_result(make_result):
     table = comparison([make_result((80.0,), recipe="slow"), make_result((90.0,), recipe="fast")])
     assert [(row[1], row[-1]) for row in table.rows] == [
