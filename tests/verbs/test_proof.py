@@ -135,6 +135,69 @@ def test_a_site_whose_ranks_went_to_others_is_not_dead(tmp_path):
     assert checks["alive"].value > 0
 
 
+@pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (1.001, False)])
+def test_a_small_change_of_what_the_file_gives_is_found(tmp_path, monkeypatch, factor, passes):
+    def attach(*given):
+        attachment = real(*given)
+        with torch.no_grad():
+            given[1].classifier.out_proj.weight.mul_(factor)
+        return attachment
+
+    real = proof.attach_adapter
+    monkeypatch.setattr(proof, "attach_adapter", attach)
+    check = checks_of(tmp_path)["reload"]
+    assert check.passed is passes
+    assert check.tolerance == 1e-5
+
+
+def test_a_small_change_by_merging_is_found(tmp_path, monkeypatch):
+    def fold(model):
+        real(model)
+        with torch.no_grad():
+            model.classifier.out_proj.weight.mul_(1.01)
+
+    real = proof.fold_rows
+    monkeypatch.setattr(proof, "fold_rows", fold)
+    checks = checks_of(tmp_path)
+    assert checks["reload"].passed
+    assert not checks["merge"].passed
+    assert checks["merge"].value is not None
+    assert checks["merge"].value < 0.1
+
+
+def test_half_precision_has_a_wider_tolerance_and_no_other():
+    assert proof.TOLERANCE == {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "nf4": 1e-1, "int8": 1e-1}
+
+
+def test_a_base_that_is_loaded_again_starts_from_other_numbers(monkeypatch):
+    """A newly initialised parameter that the file does not hold would otherwise be the same."""
+    monkeypatch.setattr(proof, "_attach", lambda *_: None)
+    recipe = load_recipe("quickstart").recipe
+    torch.manual_seed(5)
+    base = proof.load(*recipe.base())
+    torch.manual_seed(5)
+    subject: Any = SimpleNamespace(recipe=recipe, device=torch.device("cpu"))
+    again, _ = proof._loaded_again(subject, proof.load)
+    names = base.newly_initialised
+    assert names
+    assert all(
+        not torch.equal(base.model.get_parameter(n), again.model.get_parameter(n))
+        for n in names
+        if n.endswith("weight")
+    )
+
+
+def test_the_difference_is_relative_to_the_largest_logit():
+    wanted = [torch.tensor([2.0, -4.0]), torch.tensor([1.0, 0.0])]
+    found = [torch.tensor([2.0, -4.1]), torch.tensor([1.0, 0.2])]
+    assert proof.largest_difference(wanted, found) == pytest.approx(0.2 / 4)
+    # of small logits the difference itself
+    small = [torch.tensor([0.1, 0.2])], [torch.tensor([0.1, 0.25])]
+    assert proof.largest_difference(*small) == pytest.approx(0.05)
+    assert proof.difference(wanted[0], found[0]) == pytest.approx(0.1 / 4)
+    assert proof.difference(small[0][0], small[1][0]) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_difference_that_is_no_number_is_the_worst(at):
     differences = [1e-6, 1e-6]
