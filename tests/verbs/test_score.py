@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorakit.errors import DataError
-from lorakit.verbs.score import score_files, score_split
+from lorakit.verbs.score import _by_row, score_files, score_split
 
 LABELS = ["1", "2", "1", "2"]
 
@@ -153,3 +155,11 @@ def test_a_packed_data_set_that_is_too_large(tmp_path, monkeypatch):
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * 2**21 + b"]"))
     with pytest.raises(DataError, match="LORAKIT_UNPACKED_MIB"):
         read_json(tmp_path / "a.json.gz")
+
+
+def test_of_several_rows_of_an_example_the_last_one_counts():
+    """The official files of DART and WebNLG have a row for each reference."""
+    given: list[Any] = ["first", "last", "other"]
+    found, notes = _by_row(given, ["a", "b"], ["a", "a", "b"], Path("p.txt"))
+    assert found == {"a": "last", "b": "other"}
+    assert len(notes) == 1

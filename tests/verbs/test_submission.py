@@ -63,6 +63,9 @@ def test_what_is_refused(runs, tmp_path):
     (runs / "a" / "CoLA.tsv").write_text("")
     with pytest.raises(InputError, match=r"CoLA.tsv: not 3 rows"):
         submission([runs], out)
+    (runs / "a" / "CoLA.tsv").write_text(f"{HEADER}\n0\t1\n2\t1\n1\t1\n")
+    with pytest.raises(InputError, match=r"CoLA.tsv: "):
+        submission([runs], out)
     assert not out.exists()
     out.touch()
     with pytest.raises(InputError, match="exists; give a new name"):

@@ -13,7 +13,7 @@ from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import claimed
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result
-from lorakit.verbs.train import train_recipe
+from lorakit.verbs.train import clock, fit, train_recipe
 
 TINY = ["data.limit={train: 64, validation: 16}", "train.global_batch_size=16", "train.max_steps=2"]
 
@@ -45,6 +45,35 @@ def test_every_run_of_a_process_has_its_own_precision(losses):
     assert first == again
     assert half != first
     assert half == pytest.approx(first, rel=0.05)
+
+
+def test_the_random_numbers_of_training_are_those_of_the_seed(losses, monkeypatch):
+    """Of dropout, which would otherwise be the same for every seed."""
+    asked = []
+    monkeypatch.setattr(fit, "set_seed", lambda seed, **_: asked.append(seed))
+    losses("seeds=[3]")
+    assert asked == [3]
+
+
+def test_an_adapter_that_learned_nothing_is_not_scored(lorakit_cli, tmp_path):
+    values = [*TINY[:2], "train.max_steps=1", "train.learning_rate=1e-30", "train.warmup=0"]
+    values += ["seeds=[0]", "~expect"]
+    done = lorakit_cli("train", "quickstart_generate", *values, "--runs", tmp_path)
+    assert done.code == 1
+    assert "alive" in done.err
+    [run] = tmp_path.glob("quickstart_generate-*")
+    done = lorakit_cli("eval", run)
+    assert done.code == 1
+    assert "the adapter changes no logit" in done.err
+
+
+def test_the_time_of_a_stage_is_that_since_the_stage_before(monkeypatch):
+    now = iter([10.0, 13.0, 18.0, 20.0])
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(now))
+    found = clock.StageClock()
+    found.stage_ended("load")
+    found.stage_ended("base score")
+    assert found.seconds() == {"load": 3.0, "base score": 5.0, "whole": 10.0}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")

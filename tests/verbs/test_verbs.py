@@ -148,11 +148,11 @@ def test_where_eval_writes(trained, tmp_path, monkeypatch):
 def test_merge_proves_itself_and_the_merged_model_scores_the_same(
     trained, lorakit_cli, tmp_path, dtype
 ):
-    done = lorakit_cli(
-        "merge", trained, "--seed", 0, "--to", tmp_path / "merged", "--dtype", dtype, "--json"
-    )
+    given = ["merge", trained, "--seed", 0, "--to", tmp_path / "merged", "--dtype", dtype]
+    done = lorakit_cli(*given, "--examples", 7, "--json")
     assert done.code == 0
     assert done.json["passed"]
+    assert (done.json["examples"], done.json["prediction_flips"]) == (7, 0)
     assert done.json == json.loads((tmp_path / "merged" / "merge_report.json").read_text())
     from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification
