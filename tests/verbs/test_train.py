@@ -13,7 +13,8 @@ from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import claimed
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result
-from lorakit.verbs.train import clock, fit, train_recipe
+from lorakit.tasks import Data
+from lorakit.verbs.train import clock, fit, ready, train_recipe
 
 TINY = ["data.limit={train: 64, validation: 16}", "train.global_batch_size=16", "train.max_steps=2"]
 
@@ -30,11 +31,8 @@ def losses(tmp_path):
             tmp_path / str(len(asked)),
             lambda _: None,
         )
-        return [
-            event["loss"]
-            for event in read_lines(run / "seed0" / "metrics.jsonl")
-            if event["event"] == "step"
-        ]
+        [log] = run.glob("seed*/metrics.jsonl")
+        return [event["loss"] for event in read_lines(log) if event["event"] == "step"]
 
     return losses
 
@@ -53,6 +51,23 @@ def test_the_random_numbers_of_training_are_those_of_the_seed(losses, monkeypatc
     monkeypatch.setattr(fit, "set_seed", lambda seed, **_: asked.append(seed))
     losses("seeds=[3]")
     assert asked == [3]
+
+
+def test_each_seed_starts_from_its_own_numbers_and_draws_its_own_examples(losses, monkeypatch):
+    asked = []
+    drawn = Data.drawn
+
+    def draw(data, examples, seed):
+        asked.append(seed)
+        return drawn(data, examples, seed)
+
+    monkeypatch.setattr(Data, "drawn", draw)
+    same, other = (losses(f"seeds=[{seed}]", "train.group_by_length=false") for seed in (3, 4))
+    assert same != other
+    assert set(asked) == {3, 4}
+    monkeypatch.setattr(ready, "set_seed", lambda seed, **_: asked.append(f"numbers of {seed}"))
+    losses("seeds=[3]")
+    assert "numbers of 3" in asked
 
 
 def test_an_adapter_that_learned_nothing_is_not_scored(lorakit_cli, tmp_path):
