@@ -95,6 +95,17 @@ def test_the_padding_is_that_of_the_batches_of_training(overrides, processes):
     assert found.padding > 1
 
 
+def test_an_example_that_just_fits_may_be_cut():
+    """A longer one has the same length once it is cut."""
+    recipe = load_recipe("quickstart").recipe
+    rows = read_splits(recipe.task, recipe.data, ["train"])["train"]
+    items = encode(rows, load_tokenizer(recipe.model), recipe.task.head, recipe.data)
+    longest = int(items.lengths.max())
+    fits = int((items.lengths == longest).sum())
+    assert check(load_recipe("quickstart", [f"data.max_length={longest}"]).recipe).cut == fits
+    assert check(load_recipe("quickstart", [f"data.max_length={longest + 1}"]).recipe).cut == 0
+
+
 def test_packed_rows_are_not_padded():
     assert check(load_recipe("quickstart_generate", ["data.packing=true"]).recipe).padding is None
 
