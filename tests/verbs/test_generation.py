@@ -20,6 +20,7 @@ from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.result import Result
 from lorakit.verbs import evaluate
 from lorakit.verbs.train import predict
+from lorakit.verbs.train.samples import sampled
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -284,3 +285,8 @@ def test_score_takes_the_tasks_own_references(run, e2e, lorakit_cli, tmp_path):
     assert done.code == 2
     for number in ("3 predictions", "4 are needed", "8 (one per row"):
         assert number in done.err
+
+
+def test_the_samples_are_evenly_spread():
+    assert sampled(10) == [0, 3, 6]
+    assert sampled(2) == [0, 1]

@@ -132,6 +132,22 @@ def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("change", "is_comparable"), [((), True), (("method.r=4",), False)])
+def test_published_scores_are_those_of_the_recipe_as_it_is(tmp_path, change, is_comparable):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "task: {name: classification, train: lorakit:quickstart/train.jsonl, "
+        "validation: lorakit:quickstart/validation.jsonl}\n"
+        "model: {name: lorakit:tiny_encoder}\nmethod: lora\n"
+        "data: {limit: {train: 32, validation: 8}}\n"
+        "train: {max_steps: 2, global_batch_size: 16}\n"
+        "expect: {scores: {accuracy: {value: 90.0, spread: 1.0}}, source: a paper}\n"
+    )
+    _, result = train_recipe(load_recipe(str(file), change), tmp_path / "runs", lambda _: None)
+    assert result.published["accuracy"].value == 90.0
+    assert result.comparable is is_comparable
+
+
 class TestSeedsThatAreThere:
     """A seed that was trained to its end is not trained again, as long as the data is the same."""
 
