@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +131,30 @@ def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
     assert "2 steps were not trained" in lorakit_cli(*given).err, (
         "of a run that is there already too"
     )
+
+
+def test_predictions_are_those_of_the_state_that_is_kept(lorakit_cli, tmp_path):
+    """At this rate the first of four evaluations is the best one."""
+    values = [
+        "data.limit={train: 64, validation: 32}",
+        "train={epochs: 3, max_steps: 8, global_batch_size: 16, learning_rate: 0.02, warmup: 0, "
+        "schedule: constant, precision: fp32}",
+        "evaluate.every_steps=2",
+        "seeds=[0]",
+        "~expect",
+    ]
+    assert lorakit_cli("train", "quickstart", *values, "--runs", tmp_path).code == 0
+    [run] = tmp_path.glob("quickstart-*")
+    [seed] = Result.read(run / "result.json").seeds
+    assert seed.best_epoch == 0.5
+    assert seed.epochs == 2
+    [file] = (run / "seed0" / "predictions").glob("validation.jsonl")
+    kept = [line["prediction"] for line in read_lines(file)]
+    done = lorakit_cli("eval", run, "--seed", 0, "--json")
+    assert done.json["scores"]["validation"] == pytest.approx(seed.scores["validation"])
+    [again] = [Path(name) for name in done.json["files"]]
+    assert [line["prediction"] for line in read_lines(again)] == kept
+    assert len(set(kept)) == 2
 
 
 @pytest.mark.parametrize(("change", "is_comparable"), [((), True), (("method.r=4",), False)])
