@@ -131,6 +131,41 @@ def test_when_it_is_taken():
         assert not module._faster(q, q, 0.1, {})
 
 
+def test_when_it_is_taken_without_gradients():
+    def taken(queries: int, heads: int = 6, keys: int = 2, dtype=torch.bfloat16, **more) -> bool:
+        q = torch.randn(2, heads, queries, 4, dtype=dtype)
+        return module._decodes(q, torch.randn(2, keys, 9, 4, dtype=dtype), 0.0, more)
+
+    assert taken(1)
+    assert taken(1, heads=2)
+    assert taken(module.MOST_QUERIES)
+    assert not taken(module.MOST_QUERIES + 1)
+    assert not taken(2, heads=2)
+    assert not taken(1, dtype=torch.float32)
+    assert not taken(1, softcap=30.0)
+    q = torch.randn(2, 6, 1, 4, dtype=torch.bfloat16, requires_grad=True)
+    assert not module._decodes(q, q[:, :2], 0.0, {})
+    with torch.no_grad():
+        assert module._decodes(q, q[:, :2], 0.0, {})
+        assert not module._decodes(q, q[:, :2], 0.1, {})
+
+
+@pytest.mark.parametrize("mask", [None, "boolean", "of each head", "added"])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_heads_that_share_keys_attend_as_torchs_do(mask, queries):
+    q, k, v = torch.randn(2, 6, queries, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
+    seen = torch.rand(2, 6 if mask == "of each head" else 1, queries, 9) > 0.4
+    seen[..., 0] = True
+    given = None if mask is None else seen
+    if mask == "added":
+        given = torch.randn(2, 1, queries, 9)
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=given, enable_gqa=True)
+    # the cache has room after the keys
+    room_k, room_v = (torch.cat([one, torch.full_like(one, 7.0)], 2) for one in (k, v))
+    found = attention_by_products(q, room_k[:, :, :9], room_v[:, :, :9], given, None)
+    assert_near(found, wanted, terms=TERMS)
+
+
 def test_dropout_is_drawn(everywhere):
     q, k, v = (torch.randn(4, 4, 32, 8) for _ in range(3))
     torch.manual_seed(0)
