@@ -76,9 +76,7 @@ def run(recipe: Recipe, seed: int, script: str) -> dict[str, Any]:
             else:
                 data = _columns(pairs)
         with clock.part("tokenising" if kind == "sft" else "rest"):
-            arguments = arguments_of(recipe, folder, seed) | {"eval_strategy": "no"}
-            # without adapters in fp32 everything is in the base's dtype: autocast would only cost
-            arguments["bf16"] = arguments["bf16"] and keeps_fp32
+            arguments = arguments_of(recipe, folder, seed, keeps_fp32) | {"eval_strategy": "no"}
             by_length = recipe.train.group_by_length
             arguments["train_sampling_strategy"] = "group_by_length" if by_length else "random"
             adapted = get_peft_model(model, _lora(recipe, model), autocast_adapter_dtype=keeps_fp32)

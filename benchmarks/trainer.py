@@ -147,12 +147,10 @@ def _adapted(recipe: Recipe, style: str) -> Any:
 
 
 def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
-    settings = arguments_of(recipe, folder, seed)
+    autocasts = not style.startswith("best:") or best_of(style)[1]
+    settings = arguments_of(recipe, folder, seed, autocasts)
     if style == "tuned":
         settings["bf16"] = True
-    if style.startswith("best:") and not best_of(style)[1]:
-        # everything is in the base's dtype, and autocast would only cost
-        settings["bf16"] = False
     by_length = style in BY_LENGTH
     if style.startswith("best:"):
         by_length = recipe.train.group_by_length

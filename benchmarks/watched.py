@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainerCallback
 
+from lorakit.bench._best import ADAPTERS_AS_BASE
 from lorakit.recipe import Recipe
 from lorakit.runs.precision import resolve_precision
 from lorakit.training.plan import share
@@ -18,12 +19,12 @@ Found = TypeVar("Found")
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 """The recipe's word -> that of `TrainingArguments`."""
-ADAPTERS_AS_BASE = "adapters_as_base"
 
 
-def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
+def arguments_of(recipe: Recipe, folder: str, seed: int, autocasts: bool = True) -> dict[str, Any]:
     """The recipe's settings as those of `TrainingArguments`, without evaluation and sampling.
 
+    autocasts: False where the adapters are in the base's dtype, so that autocast would only cost.
     `lorakit bench train` refuses a recipe with others that change the work.
     """
     settings = resolve_precision(recipe).train
@@ -44,8 +45,8 @@ def arguments_of(recipe: Recipe, folder: str, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": SCHEDULES[settings.schedule],
         "max_grad_norm": settings.max_grad_norm,
         "label_smoothing_factor": settings.label_smoothing,
-        "bf16": settings.precision == "bf16",
-        "fp16": settings.precision == "fp16",
+        "bf16": autocasts and settings.precision == "bf16",
+        "fp16": autocasts and settings.precision == "fp16",
         "save_strategy": "no",
         "logging_strategy": "no",
         "seed": seed,

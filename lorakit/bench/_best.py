@@ -22,6 +22,8 @@ ATTENTIONS = ("eager", "sdpa")
 """Names of transformers' attention functions (its page "Attention backends")."""
 ADAPTERS = {"adapters in fp32": True, "adapters as the base": False}
 """What is said -> PEFT's `autocast_adapter_dtype` (its page "LoRA")."""
+ADAPTERS_AS_BASE = "adapters_as_base"
+"""The word of the scripts of peers for the second of them."""
 BEST = "_best"
 """End of the name of a peer at its best."""
 NOBODY: Mapping[str, str] = MappingProxyType({})

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lorakit.bench._base import Bench, Measured, Setting, run_module
-from lorakit.bench._best import BEST, Best, key_of, settings, with_best
+from lorakit.bench._best import ADAPTERS_AS_BASE, BEST, Best, key_of, settings, with_best
 from lorakit.bench._parts import PARTS, training_seconds
 from lorakit.bench._rounds import Rounds, turns
 from lorakit.errors import InputError
@@ -33,8 +33,6 @@ STYLES = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded"
 """Peer -> style of `benchmarks.trainer`."""
 CAUSAL = {"trainer_best": "trainer", "sft": "sft"}
 """Peer -> script of `benchmarks.causal`; both are run with the fastest setting."""
-AS_BASE = "adapters_as_base"
-"""The word of the scripts for adapters in the dtype of the base."""
 SCRIPTS_HAVE = (
     "epochs max_steps global_batch_size micro_batch_size learning_rate weight_decay warmup "
     "schedule adam_betas adam_eps max_grad_norm label_smoothing precision group_by_length"
@@ -164,7 +162,8 @@ def _best_ways(script: str, kind: str, is_half: bool) -> dict[str, Words]:
     """Setting -> its words, for each setting of a peer at its best."""
     ways = {}
     for said, attention, in_fp32 in settings(has_adapters=True, is_half=is_half):
-        ways[said] = [script, ":".join([kind, attention, *([] if in_fp32 else [AS_BASE])])]
+        words = [kind, attention] if in_fp32 else [kind, attention, ADAPTERS_AS_BASE]
+        ways[said] = [script, ":".join(words)]
     return ways
 
 

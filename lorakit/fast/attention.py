@@ -82,7 +82,7 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> Tensor:
     dropout = kwargs.get("dropout", 0.0)
-    is_faster = _faster(query, key, dropout, kwargs) or _decodes(query, key, dropout, kwargs)
+    is_faster = _faster(query, key, dropout, kwargs)
     if query.is_meta and not is_faster:
         causal = mask is None and query.shape[2] > 1
         return fused_attention(query, key, value, mask, dropout, causal).transpose(1, 2)
@@ -125,20 +125,14 @@ def attention_by_products(
     return (shares.view(*shared, -1) @ value).view(batch, heads, length, -1)
 
 
-def _decodes(query: Tensor, key: Tensor, dropout: float, kwargs: dict[str, Any]) -> bool:
-    """Whether the queries are few, and products are faster without gradients."""
-    few = query.shape[2] == 1 or (query.shape[2] <= MOST_QUERIES and query.shape[1] > key.shape[1])
-    plain = dropout == 0 and not _adds_its_own(kwargs)
-    free = not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad))
-    return few and plain and free and query.dtype == torch.bfloat16 and on_cpu(query)
-
-
-def _adds_its_own(kwargs: dict[str, Any]) -> bool:
-    """Whether the model asks for what the formula does not have."""
-    return any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "cache"))
-
-
 def _faster(query: Tensor, key: Tensor, dropout: float, kwargs: dict[str, Any]) -> bool:
-    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    short = query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST_BF16_KEYS
-    return not _adds_its_own(kwargs) and trains and on_cpu(query) and (dropout > 0 or short)
+    """Whether products are faster than the fused kernel, and the model asks for no more."""
+    more = any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "cache"))
+    if more or not on_cpu(query):
+        return False
+    half = query.dtype == torch.bfloat16
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
+        return dropout > 0 or (half and key.shape[2] <= LONGEST_BF16_KEYS)
+    share_keys = query.shape[1] > key.shape[1]
+    few = query.shape[2] <= (MOST_QUERIES if share_keys else 1)
+    return half and few and dropout == 0

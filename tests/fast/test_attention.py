@@ -134,7 +134,7 @@ def test_when_it_is_taken():
 def test_when_it_is_taken_without_gradients():
     def taken(queries: int, heads: int = 6, keys: int = 2, dtype=torch.bfloat16, **more) -> bool:
         q = torch.randn(2, heads, queries, 4, dtype=dtype)
-        return module._decodes(q, torch.randn(2, keys, 9, 4, dtype=dtype), 0.0, more)
+        return module._faster(q, torch.randn(2, keys, 9, 4, dtype=dtype), 0.0, more)
 
     assert taken(1)
     assert taken(1, heads=2)
@@ -144,10 +144,9 @@ def test_when_it_is_taken_without_gradients():
     assert not taken(1, dtype=torch.float32)
     assert not taken(1, softcap=30.0)
     q = torch.randn(2, 6, 1, 4, dtype=torch.bfloat16, requires_grad=True)
-    assert not module._decodes(q, q[:, :2], 0.0, {})
     with torch.no_grad():
-        assert module._decodes(q, q[:, :2], 0.0, {})
-        assert not module._decodes(q, q[:, :2], 0.1, {})
+        assert module._faster(q, q[:, :2], 0.0, {})
+        assert not module._faster(q, q[:, :2], 0.1, {})
 
 
 @pytest.mark.parametrize("mask", [None, "boolean", "of each head", "added"])
