@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.bench._parts import EVALUATION, PARTS, PartsClock
+from lorakit.collector import collect_less_often
 from lorakit.events import Event, SplitEvaluated, StepSkipped, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
 from lorakit.tasks import Head, Task
@@ -125,4 +126,5 @@ def main(words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    collect_less_often()  # as the command line does
     print(json.dumps(main(sys.argv[1:])), flush=True)

@@ -17,6 +17,7 @@ from typer import Exit, Option
 from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
 from lorakit.cli.output import begin
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
+from lorakit.collector import collect_less_often
 from lorakit.errors import ChildError, InputError, LorakitError, Stopped
 
 INTERRUPTED = 130
@@ -90,6 +91,7 @@ def add_verbs() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a wrong input."""
+    collect_less_often()
     ready_streams()
     add_verbs()
     if "--debug" in sys.argv:  # also after the verb
