@@ -42,6 +42,8 @@ class PaperEntry(Config):
     spread: float | None = None
     """Ours of the same kind as the printed one: of a confidence interval, half of the 95 % interval
     of the mean."""
+    own_kind: SpreadKind | None = None
+    """What our spread is: that of the column, also where a copied row does not state its own."""
     seeds: int = 0
     wanted: int = 0
     difference: float | None = None
@@ -177,24 +179,32 @@ def _caption(result: PaperResult) -> str:
 
 def _kinds(result: PaperResult) -> list[str]:
     """What the printed ± is, and ours."""
-    entries = [
-        (title, line.entries[key].kind)
-        for line in result.lines
-        for key, title in result.columns.items()
-        if line.entries[key].printed_spread is not None
-    ]
-    kinds: dict[str, list[str]] = {}
-    for title, kind in entries:
-        if kind and title not in kinds.setdefault(kind, []):
-            kinds[kind].append(title)
-    if not kinds:
-        return [f"ours: {result.statistic} ± std (seeds)"]
-    stated = [kind for kind in kinds if kind != "not stated"] or list(kinds)
-    shown = stated[0]
-    if len(kinds) > 1:
-        shown = "; ".join(f"{kind} of {', '.join(titles)}" for kind, titles in kinds.items())
-    own = " or ".join(OURS[kind] for kind in stated)
-    return [f"printed ±: {shown}", f"ours: {result.statistic} ± {own} (seeds)"]
+    printed: dict[str, list[str]] = {}
+    own: dict[str, list[str]] = {}
+    for line in result.lines:
+        for key, title in result.columns.items():
+            entry = line.entries[key]
+            if entry.printed_spread is not None and entry.kind:
+                _add(printed, entry.kind, title)
+            if entry.spread is not None:
+                _add(own, OURS[entry.own_kind or "not stated"], title)
+    kinds = []
+    if printed:
+        kinds.append(f"printed ±: {_with_columns(printed)}")
+    spread = f" ± {_with_columns(own)}" if own else ""
+    return [*kinds, f"ours: {result.statistic}{spread} (seeds)"]
+
+
+def _add(columns: dict[str, list[str]], kind: str, title: str) -> None:
+    if title not in columns.setdefault(kind, []):
+        columns[kind].append(title)
+
+
+def _with_columns(columns: Mapping[str, Sequence[str]]) -> str:
+    """The kinds; where there are several, each with the columns that have it."""
+    if len(columns) == 1:
+        return next(iter(columns))
+    return ", ".join(f"{kind} of {' and '.join(titles)}" for kind, titles in columns.items())
 
 
 def _digits(result: PaperResult, column: str) -> int:
@@ -226,7 +236,7 @@ def _ours(entry: PaperEntry, digits: int) -> str:
     seeds = f"{entry.seeds}"
     if entry.seeds < entry.wanted:
         seeds += f" of {entry.wanted}"
-    if entry.kind == "variance" and entry.spread is not None:
+    if entry.own_kind == "variance" and entry.spread is not None:
         return f"{entry.ours:.{digits}f}, variance {entry.spread:.2g} ({seeds})"
     return f"{_number(entry.ours, entry.spread, digits)} ({seeds})"
 

@@ -204,9 +204,9 @@ class _Lines:
         if not values:
             return entry
         center = statistics.median if self.rep.table.statistic == "median" else statistics.fmean
-        # that of the column also where a copied row does not say what its own is
         own = column.kind or self.rep.table.kind
         std = statistics.stdev(values) if len(values) > 1 else None
+        entry = entry.model_copy(update={"own_kind": own})
         more = {"seeds": len(values), "std": std, "spread": spread_of(values, own)}
         compared = with_ours(entry, center(values), self.rep.comparable, **more)
         return compared.model_copy(update={"missed": self._missed(compared)})

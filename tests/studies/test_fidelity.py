@@ -7,10 +7,18 @@ import statistics
 
 import pytest
 
+from lorakit.recipe.expect import SpreadKind
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Row, widest
 from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
-from lorakit.studies.paper_result import PaperEntry, with_ours
+from lorakit.studies.paper_result import (
+    OURS,
+    PaperEntry,
+    PaperLine,
+    PaperResult,
+    comparison_table,
+    with_ours,
+)
 from lorakit.studies.paper_spread import MEDIANS, missed, spread_of
 from lorakit.studies.paper_table import load_paper_table
 
@@ -122,6 +130,39 @@ class TestWhatIsPrinted:
         entry = PaperEntry(printed=0.39, printed_spread=0.01, kind="variance")
         found = with_ours(entry, 0.39, comparable=True)
         assert (found.difference, found.inside) == (0, None)
+
+    def test_the_caption_says_what_ours_is_where_the_paper_prints_no_spread(self):
+        """With rows of full fine-tuning alone it said std of a confidence interval."""
+        entry = PaperEntry(
+            printed=78.7, printed_spread=None, ours=69, spread=7.6, own_kind="confidence interval"
+        )
+        caption = comparison_table(table_of({"rte": entry})).caption
+        assert OURS["confidence interval"] in caption
+        assert "std" not in caption
+
+    def test_the_caption_says_which_columns_have_which_spread(self):
+        kinds: dict[str, SpreadKind] = {"BLEU": "confidence interval", "METEOR": "variance"}
+        entries = {
+            name: PaperEntry(
+                printed=1, printed_spread=1, kind=kind, ours=1, spread=1, own_kind=kind
+            )
+            for name, kind in kinds.items()
+        }
+        caption = comparison_table(table_of(entries)).caption
+        for name, kind in kinds.items():
+            assert f"{kind} of {name}" in caption
+            assert f"{OURS[kind]} of {name}" in caption
+
+
+def table_of(entries: dict[str, PaperEntry]) -> PaperResult:
+    line = PaperLine(row="r", label="r", marks="", method="lora", params=None, entries=entries)
+    return PaperResult(
+        table="table2",
+        about="",
+        statistic="median",
+        columns={name: name for name in entries},
+        lines=(line,),
+    )
 
 
 class TestRounding:
