@@ -30,6 +30,7 @@ from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.quantized import dequantized, keep_source, keep_trainable, quantization
 from lorakit.bases.refuse import refuse_other_vocabulary, refuse_unfit
 from lorakit.bases.tokenizer import add_tokens, load_tokenizer
+from lorakit.collector import free_dropped_models, watch
 from lorakit.errors import LorakitError
 from lorakit.fast import Fast, make_fast
 from lorakit.models import Model, family_of, is_trusted
@@ -54,7 +55,9 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     config = configure(read_config(spec), spec, head, labels)
     refuse_other_shape(config, spec)
     refuse_unfit(config, spec)
+    free_dropped_models()
     model, report = _load_weights(config, spec, head)
+    watch(model)
     refuse_unfit(config, spec)  # again: the files of a base of the hub may be on this machine now
     newly_initialised = newly_initialised_of(model, report, spec, head)
     refuse_not_finite(model, spec)
