@@ -50,7 +50,7 @@ def test_a_dropped_model_is_freed_before_another_is_loaded(
     monkeypatch.setattr(collector, "LARGE_BYTES", large)
     base = load(Model(name="lorakit:tiny_encoder"), "classification", ["no", "yes"])
     dropped = weakref.ref(base.model)
-    base.model.itself = [base.model]  # a cycle, as hooks and attachments make one
+    base.model.__dict__["itself"] = base.model  # a cycle, as hooks and attachments make one
     del base
     load(Model(name="lorakit:tiny_encoder"), "classification", ["no", "yes"])
     assert (dropped() is None) == freed
