@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from lorakit.cli.options import Format
@@ -100,9 +101,10 @@ def give(
 ) -> None:
     """Print the result on stdout: as JSON if --json was given, else its table if it has one."""
     if not as_json:
-        if table is not None:
-            writer = "markdown" if form == "md" else form
-            show(getattr(table, writer)().rstrip("\n"))
+        if table is not None and form == "plain":
+            _show_plain(table)
+        elif table is not None:
+            show(getattr(table, "markdown" if form == "md" else form)().rstrip("\n"))
         return
     # of several processes, one prints the result
     if os.environ.get("RANK", "0") != "0":
@@ -112,6 +114,21 @@ def give(
     if not can_show(text):
         text = json.dumps(_finite(result))
     show_exactly(text + "\n")
+
+
+def _show_plain(table: Table) -> None:
+    """Fitted to a terminal: cells of a table of names are wrapped, and columns of numbers continue
+    below."""
+    if not sys.stdout.isatty():
+        show(table.plain())
+    elif table.names < len(table.header):
+        show(table.plain(get_terminal_size().columns))
+    else:
+        from lorakit.cli.screen import grid, on_stdout
+
+        if table.caption:
+            show(table.caption)
+        on_stdout().print(grid(table.header, table.rows))
 
 
 def write_picture(path: Path, picture: Picture) -> None:

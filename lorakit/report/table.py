@@ -19,6 +19,8 @@ from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
 """The cell of a value that does not exist."""
+GAP = 2
+"""Spaces between two columns of plain text."""
 Column = tuple[str, Sequence[str]]
 """The name of a column, and its cells."""
 
@@ -40,18 +42,27 @@ class Table:
         rows = zip(*(cells for _, cells in columns), strict=True)
         return cls(header, tuple(rows), caption, names)
 
-    def plain(self) -> str:
-        """Aligned columns for a terminal."""
+    def plain(self, width: int | None = None) -> str:
+        """Aligned columns for a terminal.
+
+        width: characters in a line; the columns for which a line has no room follow below, next to
+        the names again. None: any number.
+        """
         # a newline in a name would break the alignment
-        header, *rows = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        rule = ["─" * width for width in widths]
-        sides = "<" * self.names + ">" * (len(header) - self.names)
-        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
-        lines = [form.format(*line).rstrip() for line in (header, rule, *rows)]
+        lines = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["─" * column for column in widths])
+        parts = []
+        for columns in _columns_by_line(widths, self.names, width):
+            sides = ["<" if column < self.names else ">" for column in columns]
+            form = (" " * GAP).join(
+                f"{{{column}:{side}{widths[column]}}}"
+                for column, side in zip(columns, sides, strict=True)
+            )
+            parts.append("\n".join(form.format(*line).rstrip() for line in lines))
         if self.caption:
-            lines.insert(0, _one_line(self.caption))
-        return "\n".join(lines)
+            parts[0] = f"{_one_line(self.caption)}\n{parts[0]}"
+        return "\n\n".join(parts)
 
     def markdown(self) -> str:
         """A table as GitHub and MkDocs read it."""
@@ -246,6 +257,25 @@ def number(value: float | None, sign: str = "", decimals: int = 2) -> str:
 
 # a number with a sign is not a formula, nor is `+1.20 ± 0.3`
 _FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*([eE][-+]?\d+)?( ± [\d.]+)?( [a-z ]+)?$)")
+
+
+def _columns_by_line(widths: Sequence[int], names: int, width: int | None) -> list[list[int]]:
+    """The columns that fit into one line, those that fit into the next, and so on; the names are in
+    each of them."""
+    first = list(range(names))
+    used = sum(widths[column] + GAP for column in first)
+    # next to long names few columns would fit, and lines that wrap are easier to read
+    if width is None or used > width * 2 / 3:
+        return [list(range(len(widths)))]
+    lines = [first.copy()]
+    room = width - used
+    for column in range(names, len(widths)):
+        if widths[column] > room and len(lines[-1]) > names:
+            lines.append(first.copy())
+            room = width - used
+        lines[-1].append(column)
+        room -= widths[column] + GAP
+    return lines
 
 
 def _no_formula(cell: str) -> str:

@@ -6,10 +6,13 @@ import csv
 import html
 import io
 import math
+import os
 import re
+import sys
 
 import pytest
 
+from lorakit.cli.output import give
 from lorakit.recipe.expect import Published
 from lorakit.report.table import Table, comparison, published, score_table
 from lorakit.runs.result import summary
@@ -108,6 +111,61 @@ def test_latex_escapes():
         r"a\textbackslash{}b*c*[d]`e`\textasciitilde{}f\textasciicircum{}g\#h\$i\$\{j\} \\" in lines
     )
     assert r"two lines \\" in lines
+
+
+WIDE = Table.of(
+    [("name", ["a", "b"]), *((f"score {n}", [f"{n}.00", f"{n}.50"]) for n in range(7))], "caption"
+)
+
+
+@pytest.mark.parametrize("width", [24, 25, 40, 60])
+def test_plain_continues_below_what_a_line_has_no_room_for(width):
+    parts = WIDE.plain(width).removeprefix("caption\n").split("\n\n")
+    assert len(parts) > 1
+    found = []
+    for part in parts:
+        header, rule, *rows = [re.split(r"\s{2,}", line) for line in part.splitlines()]
+        assert (header[0], [row[0] for row in rows]) == ("name", ["a", "b"])
+        assert max(map(len, part.splitlines())) <= width
+        assert len(rule) == len(header)
+        found += zip(header[1:], *(row[1:] for row in rows), strict=True)
+    assert found == list(zip(WIDE.header[1:], *(row[1:] for row in WIDE.rows), strict=True))
+
+
+@pytest.mark.parametrize("width", [None, 70, 71])
+def test_plain_is_one_table_where_it_fits(width):
+    """7 columns of 7 characters, a name of 4, and the gaps: 67."""
+    assert WIDE.plain(width) == WIDE.plain()
+    assert max(map(len, WIDE.plain().splitlines())) == 67
+
+
+def test_next_to_long_names_lines_wrap():
+    table = Table.of([("name", ["n" * 52]), ("score", ["1"]), ("other", ["2"])])
+    assert table.plain(80) == table.plain(60) == table.plain()
+
+
+def test_a_column_that_is_wider_than_a_line_is_alone():
+    table = Table.of([("n", ["a"]), ("x", ["1" * 30]), ("y", ["2"])])
+    assert [len(part.splitlines()) for part in table.plain(20).split("\n\n")] == [3, 3]
+
+
+def test_a_terminal_has_no_wider_line(monkeypatch, capsys):
+    monkeypatch.setattr("lorakit.cli.output.get_terminal_size", lambda: os.terminal_size((40, 24)))
+    give({}, False, WIDE)
+    assert capsys.readouterr().out.rstrip("\n") == WIDE.plain()  # a pipe
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    give({}, False, WIDE)
+    assert capsys.readouterr().out.rstrip("\n") == WIDE.plain(40)
+
+
+def test_a_table_of_names_is_wrapped_in_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    give({}, False, Table.of([("a", ["one " * 9]), ("b", ["two " * 9])], "caption", names=2))
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert lines[0] == "caption"
+    assert max(map(len, lines)) <= 60
+    assert len(lines) > 3
 
 
 def test_plain_keeps_a_cell_on_its_line():
