@@ -96,6 +96,7 @@ def _compare_all(request: ItemRequest) -> None:
     """Train a study of many methods, and compare each with the baseline."""
     from lorakit.compare.run import compare
     from lorakit.compare.significance import LEVEL
+    from lorakit.studies.edges import edge_notes
     from lorakit.studies.family import draw_family, family_of, family_table, runs_to_compare
     from lorakit.studies.plan import load_study
     from lorakit.studies.run import is_incomplete, look, run_study
@@ -126,6 +127,8 @@ def _compare_all(request: ItemRequest) -> None:
     if found.waiting:
         say(f"{len(found.waiting)} not complete: {', '.join(found.waiting)}")
     give(found.model_dump(mode="json"), options.as_json, family_table(found), options.form)
+    for note in edge_notes(study):
+        say(f"note: {note}")
     if not options.status and is_incomplete(study, options.launcher or plan.study.launcher):
         raise Exit(1)
 

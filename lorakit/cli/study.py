@@ -116,10 +116,13 @@ def study(
 
 def give_study(found: StudyResult, as_json: bool, form: Format) -> None:
     """Print the result of a study: as JSON, or as the table of its scores."""
+    from lorakit.studies.edges import edge_notes
     from lorakit.studies.tables import study_table
 
     result = found.model_dump(mode="json") | {"counts": found.counts()}
     give(result, as_json, study_table(found), form)
+    for note in edge_notes(found):
+        say(f"note: {note}")
 
 
 def states(found: StudyResult) -> Table:

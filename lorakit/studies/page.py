@@ -16,6 +16,7 @@ from lorakit.report.picture import Picture
 from lorakit.report.table import Table, main_row, mean_and_std, published_columns
 from lorakit.report.template import fill
 from lorakit.runs.result import Result, Row
+from lorakit.studies.edges import edge_notes
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.tables import axes_of, study_columns
@@ -52,6 +53,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
         study=study,
         best=best_of(study),
         scores=scores,
+        edge_notes=edge_notes(study),
         published="published" in scores.header,
         pictures=pictures,
         changes=change_map({label: view.norms for label, view in views.items()}),
