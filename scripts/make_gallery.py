@@ -67,8 +67,8 @@ has none. Two copies of LoRA differ by 0.01, and by 0.05 on the GPT-2 of 6 x 384
 which methods for decoders were measured, so that differences of that size mean nothing.
 
 *score* is the accuracy on SST-2 with MiniLM, mean ± standard deviation over three seeds, each
-method at the best of four rates ([family](results/family.md)). *a plain LoRA*: an adapter can be
-written as one. *merges*: it can be folded into the base.
+method at the best of four rates, which are too low for some ([family](results/family.md)).
+*a plain LoRA*: an adapter can be written as one. *merges*: it can be folded into the base.
 """
 WORDS = {
     str: "text",
