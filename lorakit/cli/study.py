@@ -155,7 +155,8 @@ def watching() -> Iterator[Callable[[StudyResult], None]]:
 
     def show_changes(found: StudyResult) -> None:
         for cell in found.cells:
-            if cell.state != known.get(cell.run, "waiting"):
+            is_news = cell.state != known.get(cell.run, "waiting")
+            if is_news and cell.state != "not needed":
                 note = f": {cell.note}" if cell.note else ""
                 say(f"{cell.state}  {cell.label}{note}")
             known[cell.run] = cell.state

@@ -2,6 +2,9 @@
 
 So that methods are compared at a rate of their own: every value trains with the first seed, and the
 best one with the others. The first seed is thus chosen on, which the table says.
+
+With `try_first` only some values train at once. While the best of those that have trained is at an
+end of them, the grid's next value beyond it trains, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ class Staged:
     cell: Cell
     chosen: bool | None = None
     """False: a value with a worse score. None: the study does not choose, or not yet."""
+    is_needed: bool = True
+    """False: the choice has not needed this value so far, so that it does not train."""
 
 
 def stage(plan: Plan, finished: Finished, given_up: Callable[[Cell], bool]) -> list[Staged]:
@@ -41,13 +46,32 @@ def stage(plan: Plan, finished: Finished, given_up: Callable[[Cell], bool]) -> l
         groups.setdefault(repr(rest), []).append(cell)
     found = {}
     for cells in groups.values():
-        best = _best(cells, finished, given_up)
+        tried = _tried(plan, cells, finished, given_up)
+        best = _best(tried, finished, given_up)
         for cell in cells:
             if cell is best:
                 found[cell.label] = Staged(cell, True)
             else:
-                found[cell.label] = Staged(trial_of(cell), None if best is None else False)
+                chosen_now = None if best is None else False
+                found[cell.label] = Staged(trial_of(cell), chosen_now, cell in tried)
     return [found[cell.label] for cell in plan.cells]
+
+
+def _tried(
+    plan: Plan, cells: Sequence[Cell], finished: Finished, given_up: Callable[[Cell], bool]
+) -> Sequence[Cell]:
+    """The cells of one point, in the order of the grid, that train to choose among them."""
+    places = plan.study.first_tried or range(len(cells))
+    first, end = places.start, places.stop
+    while True:
+        tried = cells[first:end]
+        best = _best(tried, finished, given_up)
+        if best is tried[0] and first > 0:
+            first -= 1
+        elif best is tried[-1] and end < len(cells):
+            end += 1
+        else:
+            return tried
 
 
 def trial_of(cell: Cell) -> Cell:

@@ -12,9 +12,11 @@ from pydantic import Field
 from lorakit.config import Config
 from lorakit.runs.result import ResultFile, Scores
 
-State = Literal["done", "running", "failed", "stopped", "waiting"]
-"""stopped: it resumes from its checkpoint when the study is started again."""
-STATES: tuple[State, ...] = ("done", "running", "failed", "stopped", "waiting")
+State = Literal["done", "running", "failed", "stopped", "waiting", "not needed"]
+"""stopped: it resumes from its checkpoint when the study is started again. not needed: a value that
+the choice does not need, or not yet."""
+STATES: tuple[State, ...] = ("done", "running", "failed", "stopped", "waiting", "not needed")
+ENDED: tuple[State, ...] = ("done", "not needed")
 
 
 class CellResult(Config):

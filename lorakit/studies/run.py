@@ -32,7 +32,7 @@ from lorakit.studies.launchers import Alive, JobTask, Training, launchers
 from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
-from lorakit.studies.result import CellResult, State, StudyResult
+from lorakit.studies.result import ENDED, CellResult, State, StudyResult
 from lorakit.studies.tables import state_table, study_table
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ class CellState:
     alive: Alive | None
     """None where no launcher has it."""
     chosen: bool | None = None
-    """As `Staged` has it."""
+    is_needed: bool = True
+    """Both as `Staged` has them."""
 
     @property
     def is_done(self) -> bool:
@@ -101,7 +102,7 @@ def run_study(
         write_study(folder, after)
     write_page_of(folder, after)
     for cell, now in zip(plan.cells, after.cells, strict=True):
-        if now.state != "done" and (why := _waits_for_start(cell, runs)):
+        if now.state not in ENDED and (why := _waits_for_start(cell, runs)):
             log.warning("%s waits: %s", cell.label, why)
     return after
 
@@ -110,7 +111,9 @@ def is_incomplete(found: StudyResult, launcher: str) -> bool:
     """Whether a run failed, or a check of one; or is not done, unless the launcher has a queue."""
     if any(cell.state == "failed" or cell.failed_checks for cell in found.cells):
         return True
-    return not launchers.get(launcher).queues and any(cell.state != "done" for cell in found.cells)
+    if launchers.get(launcher).queues:
+        return False
+    return any(cell.state not in ENDED for cell in found.cells)
 
 
 def _waits_for_start(cell: Cell, runs: Path) -> str:
@@ -128,7 +131,8 @@ def _startable(plan: Plan, runs: Path, watch: Watch) -> list[JobTask]:
     """The tasks that are not done, that no launcher has, and that wait for no other run."""
     states = _states(plan, runs)
     watch(_result(plan, states))
-    left = [state for state in states if not state.is_done and state.alive is None]
+    needed = [state for state in states if state.is_needed]
+    left = [state for state in needed if not state.is_done and state.alive is None]
     return [state.task for state in left if not _waits_for_start(state.cell, runs)]
 
 
@@ -165,7 +169,15 @@ def _states(plan: Plan, runs: Path) -> list[CellState]:
         here = {seed: found[seed] for seed in one.cell.seeds if seed in found}
         rows.append((one, task_of(one.cell, plan, runs), here))
     return [
-        CellState(one.cell, task, one.cell.folder(runs), found, alive.get(task.stem), one.chosen)
+        CellState(
+            one.cell,
+            task,
+            one.cell.folder(runs),
+            found,
+            alive.get(task.stem),
+            one.chosen,
+            one.is_needed,
+        )
         for one, task, found in rows
     ]
 
@@ -332,6 +344,8 @@ def _state(found: CellState) -> tuple[State, str]:
     record = found.task.record()
     if found.is_done:
         return "done", ""
+    if not found.is_needed:
+        return "not needed", ""
     if found.alive is not None:
         if found.alive.state == "running":
             return "running", ""

@@ -145,6 +145,9 @@ class Study(Config):
     choose: str | None = None
     """A line of the grid whose value is chosen: at each point of the other axes, every value trains
     with the first seed only, and the value with the best score with all seeds."""
+    try_first: Values = ()
+    """Neighbouring values of that line, to start with: further ones train only while the best value
+    is the first or the last of those that have trained. By default all values train."""
     metric: str | None = None
     """The score on the first evaluation split that `choose` goes by, and that the tables and the
     plot show first, such as `loss` of a causal task; null: the task's primary metric."""
@@ -167,6 +170,32 @@ class Study(Config):
             known = ", ".join(self.grid) or "none"
             raise ValueError(f"choose: {self.choose!r} is not a line of the grid ({known})")
         return self
+
+    @model_validator(mode="after")
+    def _tries_neighbours_first(self) -> Study:
+        if self.try_first and self.choose is None:
+            raise ValueError("try_first: it needs `choose`, the line that its values are of")
+        if self.choose is not None and self.first_tried is None:
+            raise ValueError(
+                f"try_first: {as_text(list(self.try_first))} should be neighbouring values of "
+                f"{self.choose}, in its order"
+            )
+        return self
+
+    @property
+    def first_tried(self) -> range | None:
+        """The places, in the line that is chosen from, of `try_first`; None: they are not
+        neighbours there, or the study does not choose."""
+        if self.choose is None:
+            return None
+        values = list(self.grid[self.choose])
+        if not self.try_first:
+            return range(len(values))
+        first = _points_of(self.choose, list(self.try_first))
+        for start in range(len(values)):
+            if values[start : start + len(first)] == first:
+                return range(start, start + len(first))
+        return None
 
 
 def _points_of(line: str, values: Any) -> list[list[Any]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lorakit.report.table import NOTHING, Column, Table, mean_and_std
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.schema import as_label
 
 
 def state_table(study: StudyResult) -> Table:
-    """A row per run: its state, its seeds, its score, and what is wrong with it."""
-    cells = study.cells
+    """A row per run that is needed: its state, its seeds, its score, and what is wrong with it."""
+    cells = [cell for cell in study.cells if cell.state != "not needed"]
     columns: list[Column] = [
         ("run", [cell.label for cell in cells]),
         ("state", [cell.state for cell in cells]),
         ("seeds", [f"{len(cell.scores)}/{len(cell.seeds)}" for cell in cells]),
-        *_choices(study),
+        *_choices(cells),
         (metric_name(study), [mean_and_std(cell.values(*cell.metric)) for cell in cells]),
         ("note", [_note(cell) for cell in cells]),
     ]
@@ -22,12 +24,12 @@ def state_table(study: StudyResult) -> Table:
     return Table.of(columns, f"{study.name}: {counts}", names=2)
 
 
-def _choices(study: StudyResult) -> list[Column]:
+def _choices(cells: Sequence[CellResult]) -> list[Column]:
     """A column that says which runs are chosen, where the study chooses."""
-    if all(cell.chosen is None for cell in study.cells):
+    if all(cell.chosen is None for cell in cells):
         return []
     words = {True: "yes", False: "no", None: NOTHING}
-    return [("chosen", [words[cell.chosen] for cell in study.cells])]
+    return [("chosen", [words[cell.chosen] for cell in cells])]
 
 
 def _note(cell: CellResult) -> str:

@@ -10,7 +10,7 @@ from lorakit.errors import RecipeError
 from lorakit.studies.choice import stage, trial_of
 from lorakit.studies.launchers import launchers
 from lorakit.studies.plan import load_study
-from lorakit.studies.run import look, run_study
+from lorakit.studies.run import is_incomplete, look, run_study
 from lorakit.studies.tables import state_table, study_table
 
 CHOICE = """\
@@ -89,6 +89,66 @@ def test_the_keys_of_a_line_are_chosen_together(tmp_path):
     chosen, seeds = staged(plan_of(tmp_path, text), [0.5, 0.7])
     assert chosen == [False, True, None, None]
     assert seeds == [(4,), (4, 5), (4,), (4,)]
+
+
+FIRST = CHOICE.replace("method.r: [1, 2]", "method.r: [1]").replace(
+    "[1e-5, 3e-3]\n", "[1, 2, 3, 4, 5, 6]\ntry_first: [3, 4]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed", "trains", "expected"),
+    [
+        ([None] * 6, (), [3, 4], None),
+        # the first of them is the best, and so is the next
+        ([None, None, 0.5, 0.4, None, None], (), [2, 3, 4], None),
+        ([None, 0.6, 0.5, 0.4, None, None], (), [1, 2, 3, 4], None),
+        ([0.7, 0.6, 0.5, 0.4, None, None], (), [1, 2, 3, 4], 1),
+        ([None, 0.3, 0.5, 0.4, None, None], (), [2, 3, 4], 3),
+        # both ends, one after the other
+        ([None, 0.3, 0.5, 0.5, None, None], (), [2, 3, 4], 3),
+        ([None, None, 0.4, 0.5, None, None], (), [3, 4, 5], None),
+        ([None, None, 0.4, 0.5, None, None], (4,), [3, 4, 5], 4),
+        ([None, None, 0.4, 0.5, float("nan"), None], (), [3, 4, 5], 4),
+        ([None, None, 0.4, 0.5, 0.6, 0.7], (), [3, 4, 5, 6], 6),
+    ],
+)
+def test_further_values_train_while_the_best_is_at_an_end(
+    tmp_path, scores, failed, trains, expected
+):
+    plan = plan_of(tmp_path, FIRST)
+    labels = [cell.label for cell in plan.cells]
+    found = stage(
+        plan,
+        lambda cell: {} if (s := scores[labels.index(cell.label)]) is None else {4: Seed(s)},
+        lambda cell: labels.index(cell.label) in failed,
+    )
+    rates = [one.cell.point["learning_rate"] for one in found]
+    assert [rate for rate, one in zip(rates, found, strict=True) if one.is_needed] == trains
+    chosen = [rate for rate, one in zip(rates, found, strict=True) if one.chosen]
+    assert chosen == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("values", ["[4, 3]", "[3, 5]", "[3, 7]", "3"])
+def test_the_values_tried_first_are_neighbours(tmp_path, values):
+    with pytest.raises(RecipeError, match="try_first"):
+        plan_of(tmp_path, FIRST.replace("[3, 4]", values))
+    with pytest.raises(RecipeError, match="try_first"):
+        plan_of(tmp_path, CHOICE.replace("choose: train.learning_rate", "try_first: [3e-3]"))
+
+
+def test_a_study_trains_no_value_that_it_does_not_need(tmp_path):
+    text = FIRST.replace("[1, 2, 3, 4, 5, 6]", "[1e-6, 1e-5, 3e-3, 1, 3]")
+    plan = plan_of(tmp_path, text.replace("[3, 4]", "[1e-5, 3e-3, 1]"))
+    runs = tmp_path / "runs"
+    found = run_study(plan, runs, None, None, lambda result: None)
+    done = [cell for cell in found.cells if cell.state == "done"]
+    assert found.counts()["not needed"] == 5 - len(done) > 0
+    assert not is_incomplete(found, "inline")
+    best = max(done, key=lambda cell: cell.scores[4]["validation"]["accuracy"])
+    assert [cell for cell in found.cells if cell.chosen] == [best]
+    assert not any(cell.scores for cell in found.cells if cell.state == "not needed")
+    assert [row[0] for row in state_table(found).rows] == [cell.label for cell in done]
 
 
 def test_a_lower_loss_is_better(tmp_path, monkeypatch):
