@@ -119,7 +119,22 @@ def project(x: Tensor, a: Tensor, p: float = 0.0, draw: Draw | None = None) -> T
 
 def add_product(y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
     """y: (..., out), changed in place and returned; h: (tokens, r); b: (len(rows), r)."""
-    return _AddProduct.apply(y, h, b.to(y.dtype), scale, rows)  # type: ignore[return-value]
+    target = _viewed_by(y)
+    changed = _AddProduct.apply(target, h, b.to(y.dtype), scale, rows)
+    return changed.view(y.shape)  # type: ignore[union-attr]
+
+
+def _viewed_by(y: Tensor) -> Tensor:
+    """The tensor that y shows in another shape; y itself where it is none or a part of one.
+
+    torch's own linear computes tokens x out and returns a view of it. Autograd copies the gradient
+    of a view that was changed in place, and not that of the tensor behind it.
+    """
+    whole = y._base
+    if whole is None or whole.numel() != y.numel() or whole.ndim == 0:
+        return y
+    same_order = whole.is_contiguous() and y.is_contiguous() and whole.shape[-1] == y.shape[-1]
+    return whole if same_order else y
 
 
 class _Project(torch.autograd.Function):
@@ -186,5 +201,6 @@ class _AddProduct(torch.autograd.Function):
         if need_h:
             grad_h = (g @ b).mul_(ctx.scale)
         if need_b:
-            grad_b = (g.T @ h).mul_(ctx.scale)
+            # the large matrix as it lies: G^T H takes up to twice as long
+            grad_b = (h.T @ g).mul_(ctx.scale).T
         return grad, grad_h, grad_b, None, None

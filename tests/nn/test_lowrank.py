@@ -173,6 +173,44 @@ def test_y_as_a_view():
     assert_near(loss(add_low_rank), loss(low_rank_reference), TERMS)
 
 
+def _names_behind(tensor: Tensor) -> set[str]:
+    """The names of all nodes of a tensor's graph."""
+    left, seen = [tensor.grad_fn], {}
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen[node] = node.name()
+            left += [behind for behind, _ in node.next_functions]
+    return set(seen.values())
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["input trains", "input does not"])
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_the_output_of_torchs_linear_is_changed_without_copies_of_its_gradient(kind, trains, rows):
+    """It is a view of tokens x out: autograd copies the gradient of a view that is changed."""
+    _, x, a, b = _operands(rows)
+    weight = torch.linspace(-1, 1, OUT * IN).view(OUT, IN)
+    bias = torch.linspace(0, 1, OUT)
+    x = x.detach().requires_grad_(trains)
+
+    def layer() -> Tensor:
+        if kind == "linear":
+            return torch.nn.functional.linear(x, weight, bias)
+        return torch.addmm(bias, x.view(-1, IN), weight.T).view(*x.shape[:-1], OUT)
+
+    assert layer()._is_view()
+    wanted = low_rank_reference(layer(), x, a, b, SCALE, rows)
+    found = add_low_rank(layer(), x, a, b, SCALE, rows)
+    assert not any("CopySlices" in name for name in _names_behind(found))
+    assert_near(found.detach(), wanted.detach(), TERMS)
+    leaves = [leaf for leaf in (x, a, b) if leaf.requires_grad]
+    assert_near(
+        list(torch.autograd.grad(found.square().sum(), leaves)),
+        list(torch.autograd.grad(wanted.square().sum(), leaves)),
+        TERMS,
+    )
+
+
 def test_two_parts_of_one_output_add_up():
     """Query and value of a fused weight: the second product is added onto what the first has
     changed."""
