@@ -19,9 +19,14 @@ def times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Without a gradient; a tensor of its own, to which a delta may be added in place.
     """
-    y = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, bias, "none", [], "")
+    y = times_as_view(x.flatten(0, -2), weight, bias)
     # as torch's own linear does: autograd forbids changing a view in place that a Function made
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
+
+
+def times_as_view(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `times`, but the result may be a view, which a Function must not return."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def in_blocks(matrix: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lorakit.fast._forward import replace_forward
 from lorakit.fast.blocks import blocks_of, is_fast, may_lay_out
-from lorakit.fast.onednn import mkl_is_slow, times, works
+from lorakit.fast.onednn import mkl_is_slow, times, times_as_view, works
 from lorakit.nn.linear import is_conv1d, weight_of
 
 Operands = tuple[Tensor, Tensor | None]
@@ -39,6 +39,9 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
     operands = operands_of(layer, x)
     if operands is None:
         return type(layer).forward(layer, x)
+    if not torch.is_grad_enabled():
+        # with few rows, a Function and a tensor of its own cost as much as the product
+        return times_as_view(x, operands[0], layer.bias)  # type: ignore[arg-type]
     return _Product.apply(x, *operands, layer.bias)  # type: ignore[return-value]
 
 
