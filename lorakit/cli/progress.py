@@ -134,7 +134,10 @@ class Progress:
     def _update(self, line: str, at_once: bool = False) -> None:
         """Replace the live line; without one, print a line from time to time."""
         if self.live is not None:
-            self.live.update(styled(line))
+            text = styled(line)
+            # a second line would come and go with the width of the numbers
+            text.no_wrap, text.overflow = True, "ellipsis"
+            self.live.update(text)
         elif at_once or time.monotonic() - self.last_line > PLAIN_LINE_INTERVAL_S:
             self.last_line = time.monotonic()
             say(line)
