@@ -79,6 +79,8 @@ def table(name: str) -> str:
         return pivot(spec)
     if "analysis" in spec:
         return summary(spec)
+    if "rates_of" in spec:
+        return rates_of(spec)
     if "family" in spec:
         return family(spec)
     if "comparison" in spec:
@@ -163,6 +165,20 @@ def family(spec: dict[str, Any]) -> str:
         )
         rows.append((row.method, *cells))
     return Table(("method", *spec["columns"]), tuple(rows)).markdown()
+
+
+def rates_of(spec: dict[str, Any]) -> str:
+    """The first seed's score of each method of a family study at each rate that was tried; the best
+    in bold."""
+    found = FamilyResult.model_validate_json((RESULTS / spec["rates_of"]).read_text("utf-8"))
+    header = sorted({rate for row in found.rows for rate, _ in row.tried})
+    rows = []
+    for row in found.rows:
+        scores = dict(row.tried)
+        best = max(scores.values())
+        rows.append((row.method, *(shown(scores.get(rate), best) for rate in header)))
+    text = Table(("method", *(f"{rate:g}" for rate in header)), tuple(rows)).markdown()
+    return text.replace(r"\*\*", "**")
 
 
 def family_of(spec: dict[str, Any]) -> tuple[FamilyResult, dict[str, float], dict[str, float]]:

@@ -44,6 +44,8 @@ class FamilyRow(Config):
     rate: float | None
     """The learning rate that was chosen; null where the study does not choose."""
     scores: tuple[Score, ...]
+    tried: tuple[tuple[float, Score], ...] = ()
+    """(rate, score with the first seed) of each rate that was tried, ascending."""
     trained: int | None
     adapter_bytes: int | None
     """Of the weights of one adapter with its head, without the tokenizer's files."""
@@ -72,7 +74,7 @@ def family_of(
     rows = []
     for cell in complete:
         found = differences.get(cell.run)
-        row = _row(cell)
+        row = _row(cell).model_copy(update={"tried": _tried(study, _name(cell))})
         if found is not None:
             row = row.model_copy(update={"difference": found, "verdict": found.verdict(level)})
         rows.append(row)
@@ -114,6 +116,15 @@ def _row(cell: CellResult) -> FamilyRow:
         adapter_bytes=sum(file.stat().st_size for file in files) or None,
         merge_error=max((value for value in merged if value is not None), default=None),
     )
+
+
+def _tried(study: StudyResult, method: str) -> tuple[tuple[float, float], ...]:
+    found = []
+    for cell in study.cells:
+        rate = cell.point.get("learning_rate")
+        if _name(cell) == method and rate is not None and cell.scores:
+            found.append((rate, cell.values(*cell.metric)[0]))
+    return tuple(sorted(found))
 
 
 def _is_known(row: FamilyRow) -> bool:
