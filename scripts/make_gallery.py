@@ -45,8 +45,8 @@ PAGE = ROOT / "docs" / "gallery.md"
 SOURCES = yaml.safe_load((ROOT / "tests/parity/golden/sources.yaml").read_text("utf-8"))
 COSTS = ROOT / "results" / "gallery"
 """What `lorakit bench methods | inits | optimizers | combining --json` printed, by kind."""
-SCORES = ROOT / "results" / "family" / "minilm.json"
-"""What `lorakit reproduce family --base minilm --json` printed."""
+SCORES = [ROOT / "results" / "family" / name for name in ("minilm_earlier.json", "minilm.json")]
+"""What `lorakit reproduce family --base minilm --json` printed, the latest last."""
 INTRO = """\
 # Gallery
 
@@ -67,7 +67,7 @@ has none. Two copies of LoRA differ by 0.01, and by 0.05 on the GPT-2 of 6 x 384
 which methods for decoders were measured, so that differences of that size mean nothing.
 
 *score* is the accuracy on SST-2 with MiniLM, mean ± standard deviation over three seeds, each
-method at the best of four rates, which are too low for some ([family](results/family.md)).
+method at the rate that is best for it ([family](results/family.md)).
 *a plain LoRA*: an adapter can be written as one. *merges*: it can be folded into the base.
 """
 WORDS = {
@@ -242,9 +242,8 @@ def costs(kind: str) -> dict[str, dict[str, Any]]:
 @cache
 def scores() -> dict[str, dict[str, Any]]:
     """Method, or `init NAME` -> its row in the table of the family."""
-    if not SCORES.is_file():
-        return {}
-    return {row["method"]: row for row in json.loads(SCORES.read_text("utf-8"))["rows"]}
+    files = (json.loads(file.read_text("utf-8")) for file in SCORES if file.is_file())
+    return {row["method"]: row for found in files for row in found["rows"]}
 
 
 def score(name: str) -> str:

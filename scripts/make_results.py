@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -170,7 +171,7 @@ def family(spec: dict[str, Any]) -> str:
 def rates_of(spec: dict[str, Any]) -> str:
     """The first seed's score of each method of a family study at each rate that was tried; the best
     in bold."""
-    found = FamilyResult.model_validate_json((RESULTS / spec["rates_of"]).read_text("utf-8"))
+    found = family_result(spec["rates_of"])
     header = sorted({rate for row in found.rows for rate, _ in row.tried})
     rows = []
     for row in found.rows:
@@ -182,12 +183,19 @@ def rates_of(spec: dict[str, Any]) -> str:
 
 
 def family_of(spec: dict[str, Any]) -> tuple[FamilyResult, dict[str, float], dict[str, float]]:
-    """The result of a family study, and method -> time and memory of a step over LoRA's."""
-    found = FamilyResult.model_validate_json((RESULTS / spec["family"]).read_text("utf-8"))
+    """The results of a family study, the best score first, and method -> time and memory of a step
+    over LoRA's."""
+    parts = [family_result(file) for file in spec["family"]]
+    rows = sorted((row for part in parts for row in part.rows), key=lambda row: -fmean(row.scores))
+    found = parts[0].model_copy(update={"rows": tuple(rows)})
     costs = json.loads((RESULTS / spec["costs"]).read_text("utf-8"))
     steps = {ratio["of"]: ratio["median"] for ratio in costs["ratios"]}
     kept = {name: size / costs["bytes"][BASELINE] for name, size in costs["bytes"].items()}
     return found, steps, kept
+
+
+def family_result(file: str) -> FamilyResult:
+    return FamilyResult.model_validate_json((RESULTS / file).read_text("utf-8"))
 
 
 def form(value: float | None, how: str) -> str:
