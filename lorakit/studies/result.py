@@ -77,6 +77,11 @@ class StudyResult(ResultFile):
     cells: tuple[CellResult, ...] = Field(strict=False)
 
     @property
+    def needed(self) -> tuple[CellResult, ...]:
+        """The runs without those that a choice does not need."""
+        return tuple(cell for cell in self.cells if cell.state != "not needed")
+
+    @property
     def compared(self) -> tuple[CellResult, ...]:
         """The runs that the scores are about: where values are chosen, only the chosen ones."""
         if all(cell.chosen is None for cell in self.cells):

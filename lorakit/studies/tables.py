@@ -11,7 +11,7 @@ from lorakit.studies.schema import as_label
 
 def state_table(study: StudyResult) -> Table:
     """A row per run that is needed: its state, its seeds, its score, and what is wrong with it."""
-    cells = [cell for cell in study.cells if cell.state != "not needed"]
+    cells = study.needed
     columns: list[Column] = [
         ("run", [cell.label for cell in cells]),
         ("state", [cell.state for cell in cells]),

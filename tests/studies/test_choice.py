@@ -149,6 +149,8 @@ def test_a_study_trains_no_value_that_it_does_not_need(tmp_path):
     assert [cell for cell in found.cells if cell.chosen] == [best]
     assert not any(cell.scores for cell in found.cells if cell.state == "not needed")
     assert [row[0] for row in state_table(found).rows] == [cell.label for cell in done]
+    page = (runs / "choice" / "report.html").read_text()
+    assert all((cell.label in page) == (cell in done) for cell in found.cells)
 
 
 def test_a_lower_loss_is_better(tmp_path, monkeypatch):
